@@ -1,0 +1,21 @@
+#!/bin/sh
+# Writes the lock files of this folder anew from pyproject.toml: exact versions with hashes, for every
+# platform and for Python 3.11 and 3.12. Needs a folder for its own tool as the argument.
+set -eu
+tools=$1
+"$(dirname "$0")/../.venv/bin/python" -m venv "$tools"
+"$tools/bin/pip" install -q --disable-pip-version-check uv
+
+lock() {
+	output=requirements/$1
+	shift
+	echo "lock: $output"
+	"$tools/bin/uv" pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		"$@" -o "$output"
+}
+
+lock runtime.txt pyproject.toml
+lock dev.txt pyproject.toml requirements/tools.in --extra dev --extra demo
+lock bench.txt pyproject.toml requirements/tools.in --extra dev --extra demo --extra bench
+rm -rf "$tools"
