@@ -1,0 +1,319 @@
+"""What sources, sinks and the flows between them agree on.
+
+    Source.open(resume) -> SourceReader.read() -> Chunk ...        capture: log -> stream
+    Sink.claim(share) -> Claim; Sink.open(claim) -> SinkWriter     deliver: stream -> target
+
+A `Chunk` is the unit that travels through a capture flow: changes in log order, cut at transaction
+boundaries wherever a transaction is small enough, with the state from which the source resumes
+behind it. A `Batch` is the unit of a delivery flow: stored messages in stream order. Single changes
+never travel alone: a step that needs one unpacks them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+# A chunk holds at most this many changes: JetStream's limit for one atomic batch is 1000.
+CHUNK_CHANGES = 1000
+# A chunk holds at most about this many bytes, so that memory stays flat whatever the rows' size.
+CHUNK_BYTES = 8 * 1024 * 1024
+
+
+class Column(msgspec.Struct, frozen=True):
+    """A column as its source declares it.
+
+    Attributes:
+        name: The column's name, unquoted.
+        type: The source's own type, as in its DDL: `numeric(10,2)`, `text[]`, `shop.mood`.
+        json: How values appear in the envelope: `number`, `boolean`, `string`, `base64`, `json`,
+            `array` (JSON array of strings, numbers or booleans) or `array:base64`, `array:json`.
+        portable: False where `type` exists only in the source (enum, domain, composite,
+            extension types): a sink of the same kind then stores the value as text.
+    """
+
+    name: str
+    type: str
+    json: str = "string"
+    portable: bool = True
+
+
+class TableSchema(msgspec.Struct, frozen=True, dict=True):
+    """One version of a table's shape, stored once under its `hash`.
+
+    Attributes:
+        source: The source's name in the configuration.
+        schema: Namespace in the source (PostgreSQL schema, MySQL database).
+        name: The table's name.
+        columns: In the source's order.
+        key: Names of the columns that identify a row, in the columns' order; empty: there are none.
+        dialect: Whose type names these are: `postgresql`, `mysql`, `mariadb`, `json`.
+    """
+
+    source: str
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    dialect: str = "postgresql"
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """The JSON that is stored; `decode` reads it back."""
+        return msgspec.json.encode(self)
+
+    @cached_property
+    def hash(self) -> str:
+        """32 hex digits that name this version (BLAKE2b-128 of `encoded`)."""
+        return blake2b(self.encoded, digest_size=16).hexdigest()
+
+    @staticmethod
+    def decode(data: bytes) -> TableSchema:
+        """Read what `encoded` wrote."""
+        return msgspec.json.decode(data, type=TableSchema)
+
+
+class Change(NamedTuple):
+    """One row-level event, its envelope already rendered as JSON.
+
+    Attributes:
+        op: `c` create, `u` update, `d` delete, `r` read, `t` truncate, `m` logical message.
+        table: The shape that the row was written under; None for `m`.
+        position: Where the change stands in its source: fixed width, sorts like the log.
+        key: The key's columns, in the table's order, as a JSON object in ASCII without blanks; None
+            for `t`, `m` and keyless tables.
+        transaction: The source's transaction id; empty outside one.
+        last: True on the last change of a transaction.
+        envelope: The Debezium envelope as UTF-8 JSON: `before`, `after`, `source`, `op`, `ts_ms`,
+            `transaction`; for `m` also `message`.
+        unavailable: Columns whose value the log did not carry (unchanged TOAST); `after` holds
+            `UNAVAILABLE` for them.
+        json_nulls: Columns of `after` whose value is the JSON null, which the envelope writes like
+            an SQL NULL; columns whose `Column.json` is `json`, not arrays of such values.
+    """
+
+    op: str
+    table: TableSchema | None
+    position: str
+    key: str | None
+    transaction: str
+    last: bool
+    envelope: bytes
+    unavailable: tuple[str, ...] = ()
+    json_nulls: tuple[str, ...] = ()
+
+
+# Stands in `after` for a column whose value the log did not carry (Debezium's own marker).
+UNAVAILABLE = "__debezium_unavailable_value"
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """From where a source resumes.
+
+    Attributes:
+        position: Of the last change that is stored; changes at or below it are skipped. Empty
+            before the first.
+        state: What the source needs besides, its own business (PostgreSQL: `lsn`, `system`).
+    """
+
+    position: str
+    state: dict[str, str]
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Changes in log order, and the state behind the last of them.
+
+    Attributes:
+        source: The source's name.
+        changes: May be empty: then only the checkpoint advances.
+        checkpoint: To resume behind the chunk.
+        resume: The state of the latest checkpoint *before* the chunk; with the position of a change
+            inside the chunk it makes a checkpoint for a cut in the middle.
+    """
+
+    source: str
+    changes: list[Change]
+    checkpoint: Checkpoint
+    resume: dict[str, str]
+
+
+class SourceReader(Protocol):
+    """An open source. Used by one thread at a time."""
+
+    def read(self) -> Chunk | None:
+        """Return the next chunk, or None when there is nothing now.
+
+        Blocks for some milliseconds at most. Lost connections are mended inside, with backoff:
+        meanwhile it returns None, or an empty chunk that repeats the last checkpoint (so that a
+        flow that has been fenced finds out).
+
+        Raises:
+            FatalError: The source cannot go on; nothing was lost.
+        """
+        ...
+
+    def confirm(self, checkpoint: Checkpoint) -> None:
+        """Tell the server that everything up to `checkpoint` is stored for good."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        ...
+
+
+class Source(Protocol):
+    """A configured source."""
+
+    def open(self, resume: Checkpoint | None) -> SourceReader:
+        """Check the server, connect, and start behind `resume` (None: from the beginning).
+
+        The caller has fenced every older owner of the source's stream before, so that an older
+        session of the same source on the server may be ended.
+
+        Raises:
+            ConfigError: One clear error for each thing that must be set up first.
+            GapError: The server no longer has what follows `resume`.
+            RetryableError: The server cannot be reached.
+        """
+        ...
+
+    def drop(self) -> list[str]:
+        """Remove what the source has created on its server, such as a slot; return what it was.
+
+        Raises:
+            ConfigError: It is in use, or not this source's own.
+            RetryableError: The server cannot be reached.
+        """
+        ...
+
+
+class Delivered(NamedTuple):
+    """A change as it lies in a stream.
+
+    Attributes:
+        sequence: The stream's sequence of the message.
+        subject: Where it lies: `CDC.<source>.<topic>.<partition>`.
+        position: As in `Change`.
+        key: As in `Change`.
+        table: As in `Change`.
+        transaction: As in `Change`.
+        last: As in `Change`.
+        envelope: As in `Change`; large rows are already resolved.
+        unavailable: As in `Change`.
+        json_nulls: As in `Change`.
+    """
+
+    sequence: int
+    subject: str
+    position: str
+    key: str | None
+    table: TableSchema | None
+    transaction: str
+    last: bool
+    envelope: bytes
+    unavailable: tuple[str, ...] = ()
+    json_nulls: tuple[str, ...] = ()
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one consumer of a sink reads: subjects of one stream.
+
+    Attributes:
+        sink: The sink's name.
+        stream: The stream's name.
+        created: When that stream was created (RFC 3339): a stream that was deleted and made again
+            is another one.
+        subjects: The filter subjects; each keeps an offset of its own.
+        end: Set when the stream was truncated and the owner accepts that: the sequence behind
+            which it was cut off. What the target holds of later ones does not count, they will be
+            given anew.
+    """
+
+    sink: str
+    stream: str
+    created: str
+    subjects: tuple[str, ...]
+    end: int | None = None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """The right to write a share's changes, from the moment it was taken until the next one.
+
+    Attributes:
+        share: What was claimed.
+        epoch: Grows with each claim; the target refuses writers of an older epoch.
+        offsets: The last sequence stored in the target for each subject of the share; 0: none. A
+            subject that an earlier share stood for as well, in other words, counts as stored; a
+            narrower one, which is further than the share's own, is added. `subjects.stored_upto`
+            reads it.
+        forgotten: Names the offset that was dropped because it belonged to an earlier stream of the
+            same name; empty otherwise.
+    """
+
+    share: Share
+    epoch: int
+    offsets: dict[str, int]
+    forgotten: str = ""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Messages of one share in stream order.
+
+    Attributes:
+        claim: The writer's right to write.
+        changes: May be empty: then only the offset advances.
+        upto: Every message of the share up to this sequence is in this batch or an earlier one.
+    """
+
+    claim: Claim
+    changes: list[Delivered]
+    upto: int
+
+
+class SinkWriter(Protocol):
+    """Writes one share's batches, in order. Used by one thread at a time."""
+
+    def write(self, batch: Batch) -> None:
+        """Take a batch over; it may still be under way when the call returns.
+
+        Blocks while too much is under way. Transient failures are retried inside, without end.
+
+        Raises:
+            FencedError: A newer claim exists.
+            PermanentError: A change of this or an earlier batch is refused for good; the batches
+                from that one on were not stored.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Return once everything written is stored together with its offset. Raises as `write`."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection without waiting. Never raises."""
+        ...
+
+
+class Sink(Protocol):
+    """A configured sink."""
+
+    def claim(self, share: Share) -> Claim:
+        """Become the only writer of the share, and read where it stands.
+
+        Ends older writers: once it has returned, none of theirs commits any more.
+
+        Raises:
+            ConfigError: The target is not set up for it.
+            RetryableError: The target cannot be reached.
+        """
+        ...
+
+    def open(self, claim: Claim) -> SinkWriter:
+        """Make the writer for a claim; it need not run in the process that claimed."""
+        ...

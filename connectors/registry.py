@@ -1,0 +1,80 @@
+"""Every connector, one line each; a line names modules that are imported only when used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from threading import Event
+
+    from pydantic import BaseModel
+
+    from connectors.contracts import Sink, Source
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a connector's specification and its class live (`module:name`)."""
+
+    spec: str
+    connector: str
+
+
+_SOURCES = {
+    "postgres": _Entry(
+        "connectors.postgres.spec:SourceSpec", "connectors.postgres.source:PostgresSource"
+    ),
+}
+_SINKS = {
+    "postgres": _Entry(
+        "connectors.postgres.spec:SinkSpec", "connectors.postgres.sink:PostgresSink"
+    ),
+}
+
+
+def source_types() -> list[str]:
+    """The values of `type:` that a source may have."""
+    return sorted(_SOURCES)
+
+
+def sink_types() -> list[str]:
+    """The values of `type:` that a sink may have."""
+    return sorted(_SINKS)
+
+
+def source_spec(kind: str) -> type[BaseModel]:
+    """The model of a source's configuration. Raises KeyError for an unknown type."""
+    return cast("type[BaseModel]", _load(_SOURCES[kind].spec))
+
+
+def sink_spec(kind: str) -> type[BaseModel]:
+    """The model of a sink's configuration. Raises KeyError for an unknown type."""
+    return cast("type[BaseModel]", _load(_SINKS[kind].spec))
+
+
+def source(kind: str, name: str, spec: BaseModel, accept: Collection[str]) -> Source:
+    """Make a source from its validated configuration; nothing is connected yet.
+
+    `accept` holds the losses that the owner has accepted, by the tokens that errors named.
+    """
+    make = cast(
+        "Callable[[str, BaseModel, Collection[str]], Source]", _load(_SOURCES[kind].connector)
+    )
+    return make(name, spec, accept)
+
+
+def sink(kind: str, name: str, spec: BaseModel, stop: Event) -> Sink:
+    """Make a sink from its validated configuration; nothing is connected yet.
+
+    Once `stop` is set, its writers no longer wait for a target that is away.
+    """
+    make = cast("Callable[[str, BaseModel, Event], Sink]", _load(_SINKS[kind].connector))
+    return make(name, spec, stop)
+
+
+def _load(reference: str) -> object:
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
