@@ -1,0 +1,106 @@
+"""The parts of Debezium's envelope that do not come from a row.
+
+Format: Debezium documentation, "PostgreSQL connector", change event values. Everything is byte
+text (see `rows`).
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from connectors.postgres.pgoutput.rows import byte_text
+
+if TYPE_CHECKING:
+    from connectors.postgres.pgoutput.messages import Message
+
+
+def product_version() -> str:
+    """The installed distribution's version; `0` when run from a bare source tree."""
+    try:
+        return version("waxtap")
+    except PackageNotFoundError:
+        return "0"
+
+
+class SourceBlock:
+    """Renders the envelope's `source` for one table.
+
+    Args:
+        source: The source's name.
+        database: The database's name.
+        schema: The table's namespace; empty for logical messages.
+        table: The table's name; empty for logical messages.
+    """
+
+    def __init__(self, source: str, database: str, schema: str, table: str) -> None:
+        self._head = (
+            f',"source":{{"version":{_string(product_version())},"connector":"postgresql",'
+            f'"name":{_string(source)},"ts_ms":'
+        )
+        self._middle = (
+            f',"snapshot":"false","db":{_string(database)},"schema":{_string(schema)},'
+            f'"table":{_string(table)},"txId":'
+        )
+
+    def middle(self, committed_ms: int, xid: int | None) -> str:
+        """What stands between `after` and the change's LSN.
+
+        Args:
+            committed_ms: The transaction's commit time, Unix time in milliseconds.
+            xid: The transaction's id; None outside one.
+        """
+        txid = "null" if xid is None else xid
+        return f'{self._head}{committed_ms}{self._middle}{txid},"lsn":'
+
+
+def tail(op: str, now_ms: int, xid: int) -> str:
+    """What stands between the change's LSN and its number in the transaction.
+
+    Args:
+        op: The kind of change.
+        now_ms: When it was read, Unix time in milliseconds.
+        xid: The transaction's id.
+    """
+    return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{xid}","total_order":'
+
+
+def assemble(before: str, after: str, middle: str, lsn: int, tail: str, order: int) -> bytes:
+    """The envelope of a change inside a transaction, as UTF-8."""
+    return f'{{"before":{before},"after":{after}{middle}{lsn}{tail}{order}}}}}'.encode("latin-1")
+
+
+def assemble_message(
+    message: Message, middle: str, now_ms: int, transaction: tuple[int, int] | None
+) -> bytes:
+    """The envelope of a logical decoding message, as UTF-8.
+
+    Args:
+        message: What was emitted.
+        middle: From a `SourceBlock` without a table.
+        now_ms: When it was read, Unix time in milliseconds.
+        transaction: Its transaction's id and its number in it; None outside one.
+    """
+    body = {
+        "transactional": message.transactional,
+        "prefix": message.prefix,
+        "content": b64encode(message.content).decode(),
+    }
+    place = None
+    if transaction is not None:
+        place = {"id": str(transaction[0]), "total_order": transaction[1]}
+    text = (
+        f'{{"before":null,"after":null{middle}{message.lsn}}},"op":"m","ts_ms":{now_ms},'
+        f'"transaction":{_json(place)},"message":{_json(body)}}}'
+    )
+    return text.encode("latin-1")
+
+
+def _string(text: str) -> str:
+    return byte_text(json.dumps(text, ensure_ascii=False))
+
+
+def _json(value: object) -> str:
+    return byte_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
