@@ -1,0 +1,224 @@
+"""Reads a source's stream in chunks, and mends the connection when it breaks."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from connectors.contracts import Chunk
+from connectors.errors import RetryableError
+from connectors.postgres.pgoutput.lsn import stored_lsn
+from connectors.postgres.replication.reconnection import Reconnection
+from connectors.postgres.replication.session import Session, restart
+
+if TYPE_CHECKING:
+    from connectors.contracts import Checkpoint
+    from connectors.postgres.pgoutput.streaming import Keepalive
+    from connectors.postgres.replication.table_filter import TableFilter
+    from connectors.postgres.setup.publication_watch import PublicationWatch
+    from connectors.postgres.setup.settings import Settings
+
+CHECKPOINT_INTERVAL_S = 5.0
+
+_DRAIN = 1000
+_DRAINS = 64
+_WAIT_S = 0.002
+# A server that shuts down asks for a status at every answer, until everything it has sent is
+# confirmed. A flow that cannot store anything just then must not hold the shutdown up for ever.
+_SHUTDOWN_PATIENCE_S = 5.0
+_PING_GAP_S = 1.0
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class PostgresReader:
+    """Implements `contracts.SourceReader`.
+
+    Args:
+        settings: The source's.
+        session: Where to read from at first.
+        checkpoint: Behind which that session started.
+        anchor: True to hand out `checkpoint` itself first, so that the stream knows where the
+            source began even if nothing ever changes.
+        table_filter: Takes out what was not asked for.
+        watch: Keeps the publication up to date; None: nothing to do.
+        checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        session: Session,
+        checkpoint: Checkpoint,
+        *,
+        anchor: bool,
+        table_filter: TableFilter,
+        watch: PublicationWatch | None,
+        checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
+    ) -> None:
+        self._settings = settings
+        self._session: Session | None = session
+        self._reconnection: Reconnection | None = None
+        self._previous = session.stream.pid
+        self._last = checkpoint
+        self._confirmed = stored_lsn(checkpoint)
+        self._anchor = anchor
+        self._filter = table_filter
+        self._watch = watch
+        self._interval = checkpoint_interval
+        self._handed_at = time.monotonic()
+        self._advance_wanted = False
+        self._failures = 0
+        self._attempts_seen = 0
+        self._lost = False
+        self._pinged_since = self._pinged_at = 0.0
+
+    def read(self) -> Chunk | None:
+        """Return the next chunk, or None when there is nothing now.
+
+        A chunk comes as soon as the socket is empty or the chunk is full; an empty one at most
+        every `checkpoint_interval` when only the confirmable position has moved.
+
+        Raises:
+            FatalError: The source cannot go on; nothing was lost.
+        """
+        if self._anchor:
+            self._anchor = False
+            return self._repeat()
+        if self._session is None:
+            return self._mend()
+        try:
+            return self._next(self._session)
+        except RetryableError as error:
+            self._lose(self._session, error)
+            return None
+
+    def confirm(self, checkpoint: Checkpoint) -> None:
+        """Tell the server that everything up to `checkpoint` is stored for good."""
+        self._confirmed = max(self._confirmed, stored_lsn(checkpoint))
+        if self._session is not None:
+            self._session.stream.confirm(self._confirmed)
+
+    def close(self) -> None:
+        """Let go of the connections. Never raises."""
+        if self._watch is not None:
+            self._watch.stop()
+        if self._reconnection is not None:
+            self._reconnection.abandon()
+            self._reconnection = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _next(self, session: Session) -> Chunk | None:
+        session.stream.answer()
+        chunk = session.decoder.chunk(idle=False)
+        if chunk is None:
+            idle = self._fill(session)
+            chunk = session.decoder.chunk(idle=idle)
+            if chunk is None and idle:
+                chunk = self._advance(session)
+            if chunk is None and idle and session.stream.wait(_WAIT_S):
+                idle = self._fill(session)
+                chunk = session.decoder.chunk(idle=idle)
+        if chunk is None:
+            return None
+        self._filter.apply(chunk)
+        self._last = chunk.checkpoint
+        self._handed_at = time.monotonic()
+        return chunk
+
+    def _fill(self, session: Session) -> bool:
+        """Decode what has arrived, up to a full chunk; True when the socket is empty."""
+        stream, decoder = session.stream, session.decoder
+        for _ in range(_DRAINS):
+            received = stream.drain(_DRAIN)
+            if received.messages:
+                decoder.feed(received.messages)
+            if received.keepalive is not None:
+                decoder.keepalive(received.keepalive.wal_end)
+                self._note(received.keepalive)
+            if received.messages or received.keepalive:
+                self._found_back()
+            if decoder.full or not received.more:
+                return not received.more
+        return False
+
+    def _advance(self, session: Session) -> Chunk | None:
+        waited = time.monotonic() - self._handed_at
+        if waited < (min(_PING_GAP_S, self._interval) if self._advance_wanted else self._interval):
+            return None
+        self._advance_wanted = False
+        return session.decoder.advance()
+
+    def _note(self, keepalive: Keepalive) -> None:
+        """See whether the server wants something of us.
+
+        Raises:
+            RetryableError: `postgres.shutting_down`.
+        """
+        if not keepalive.reply:
+            return
+        # It may be waiting for the confirmation of what it has sent.
+        self._advance_wanted = True
+        now = time.monotonic()
+        if now - self._pinged_at > _PING_GAP_S:
+            self._pinged_since = now
+        self._pinged_at = now
+        if now - self._pinged_since > _SHUTDOWN_PATIENCE_S:
+            raise RetryableError(
+                "postgres.shutting_down", "the server shuts down and waits for confirmations"
+            )
+
+    def _lose(self, session: Session, error: RetryableError) -> None:
+        self._failures += 1
+        self._session = None
+        self._previous = session.stream.pid
+        session.close()
+        if not self._lost:
+            self._lost = True
+            _log.warning(
+                "postgres connection lost",
+                source=self._settings.source,
+                code=error.code,
+                error=error.message,
+            )
+        self._attempts_seen = 0
+        self._reconnection = Reconnection(
+            partial(restart, self._settings, self._last, self._confirmed, self._previous),
+            self._failures - 1,
+            f"waxtap-{self._settings.source}-reconnect",
+        )
+
+    def _mend(self) -> Chunk | None:
+        """Take the new session when there is one; repeat the checkpoint at every failed attempt.
+
+        A flow that was fenced learns of it when it stores that chunk.
+        """
+        reconnection = self._reconnection
+        if reconnection is None:
+            return None
+        session = reconnection.take()
+        if session is not None:
+            self._reconnection = None
+            self._session = session
+            self._pinged_at = 0.0
+            session.stream.confirm(self._confirmed)
+            return None
+        if reconnection.attempts == self._attempts_seen:
+            return None
+        self._attempts_seen = reconnection.attempts
+        return self._repeat()
+
+    def _found_back(self) -> None:
+        """The stream flows: only then has a reconnect succeeded."""
+        if self._failures:
+            self._failures = 0
+            self._lost = False
+            _log.info("postgres connection back", source=self._settings.source)
+
+    def _repeat(self) -> Chunk:
+        return Chunk(self._settings.source, [], self._last, self._last.state)

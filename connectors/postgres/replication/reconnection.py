@@ -1,0 +1,109 @@
+"""Opens a new session in the background, again and again until it works."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from connectors.backoff import jittered
+from connectors.errors import FatalError, RetryableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connectors.postgres.replication.session import Session
+
+_FIRST_DELAY_S = 0.1
+_LONGEST_DELAY_S = 10.0
+# For so long a verdict that can never change is kept back. A flow that was fenced while it was
+# suspended finds its slot moved on; it must get the chance to learn from its stream that it was
+# fenced, instead of reporting a gap that is none.
+_VERDICT_S = 2.0
+
+
+def delay(failures: int) -> float:
+    """How long to wait after so many failures in a row: 0.1 s doubling up to 10 s, with jitter."""
+    longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failures, 16))
+    return jittered(longest)
+
+
+class Reconnection:
+    """Attempts with exponential backoff, in a thread of their own.
+
+    Args:
+        attempt: Opens a session, or raises.
+        failures: How many failures came before; the first attempt waits accordingly.
+        name: For the thread.
+    """
+
+    def __init__(self, attempt: Callable[[], Session], failures: int, name: str) -> None:
+        self._attempt = attempt
+        self._failures = failures
+        self._lock = threading.Lock()
+        self._abandoned = threading.Event()
+        self._session: Session | None = None
+        self._verdict: FatalError | None = None
+        self._attempts = 0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have failed so far."""
+        return self._attempts
+
+    def take(self) -> Session | None:
+        """The new session once there is one.
+
+        Raises:
+            FatalError: No attempt can ever succeed.
+        """
+        alive = self._thread.is_alive()
+        with self._lock:
+            session, self._session = self._session, None
+            if session is None and self._verdict is not None:
+                raise self._verdict
+        if session is None and not alive:
+            raise FatalError(
+                "postgres.reconnection_died", "reconnecting ended unexpectedly; see the traceback"
+            )
+        return session
+
+    def abandon(self) -> None:
+        """Give up; a session that is just being opened is closed. Waits for a moment at most."""
+        with self._lock:
+            self._abandoned.set()
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        failures = self._failures
+        condemned_at: float | None = None
+        wait = delay(failures) if failures else 0.0
+        while not self._abandoned.wait(wait):
+            try:
+                session = self._attempt()
+            except RetryableError:
+                condemned_at = None
+            except FatalError as error:
+                condemned_at = condemned_at or time.monotonic()
+                if time.monotonic() - condemned_at >= _VERDICT_S:
+                    with self._lock:
+                        self._verdict = error
+                    return
+            else:
+                self._deliver(session)
+                return
+            failures += 1
+            self._attempts += 1
+            wait = delay(failures)
+
+    def _deliver(self, session: Session) -> None:
+        with self._lock:
+            if not self._abandoned.is_set():
+                self._session = session
+                return
+        session.close()

@@ -1,0 +1,140 @@
+"""Brings publication and slot to the state that a source starts from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from connectors.contracts import Checkpoint
+from connectors.errors import ConfigError
+from connectors.postgres.pgoutput.lsn import format_lsn, stored_lsn
+from connectors.postgres.setup import inventory, preflight, publication, slot
+
+if TYPE_CHECKING:
+    from connectors.postgres.server import Connection
+    from connectors.postgres.setup.settings import Settings
+
+
+def is_ours(found: publication.Publication, settings: Settings) -> bool:
+    """Whether this source made a publication, and may therefore alter and drop it."""
+    return found.comment.startswith(publication.mark(settings.source, ""))
+
+
+def prepare_publication(connection: Connection, settings: Settings) -> bool:
+    """Check or create the publication, and bring one of ours to what the patterns say.
+
+    Returns:
+        True when it must be kept up to date with tables that appear later.
+
+    Raises:
+        ConfigError: What has to be set up first.
+        RetryableError: The connection broke, or a lock was not to be had in time.
+    """
+    tables = inventory.list_tables(connection)
+    found = publication.find(connection, settings.publication)
+    ours = settings.create and (found is None or is_ours(found, settings))
+    if found is None and not settings.create:
+        raise ConfigError(
+            "postgres.publication_missing",
+            "it does not exist, and `create` is false",
+            where=f"publication {settings.publication}",
+            cure=f"CREATE PUBLICATION {settings.publication} FOR TABLE ... WITH"
+            " (publish_via_partition_root = true), or set `create: true`",
+        )
+    if settings.all_published and found is not None:
+        selected = [table for table in tables if (table.schema, table.name) in found.published]
+    else:
+        selected = inventory.select(tables, settings.patterns)
+    preflight.check_tables(tables, selected, settings.patterns)
+    preflight.check_identity(inventory.storage(tables, selected))
+    if found is not None and not ours:
+        publication.check_foreign(found, tables, selected)
+        return False
+    scope = publication.desired_scope(connection, settings.patterns, selected)
+    comment = publication.mark(settings.source, settings.slot)
+    if found is None:
+        publication.create(connection, settings.publication, scope, comment)
+    else:
+        publication.ensure_scope(connection, found, scope, comment)
+    return not scope.everything
+
+
+def prepare_slot(
+    connection: Connection, settings: Settings, system: str, resume: Checkpoint | None
+) -> Checkpoint:
+    """Check or create the slot.
+
+    Returns:
+        The checkpoint behind which to start.
+
+    Raises:
+        ConfigError: What has to be set up first.
+        GapError: The server no longer has what follows `resume`.
+        RetryableError: The connection broke, or the slot could not be created in time.
+    """
+    found = slot.find(connection, settings.slot)
+    if found is not None:
+        preflight.check_slot(connection, found)
+    if resume is None:
+        if found is None:
+            found = _create(connection, settings)
+        if found.lost:
+            raise preflight.slot_lost(found)
+        return Checkpoint("", {"lsn": format_lsn(found.confirmed), "system": system})
+    preflight.check_system(resume.state["system"], system)
+    lsn = stored_lsn(resume)
+    if not settings.accepts_gap(lsn):
+        preflight.check_position(connection, found, settings.slot, lsn)
+        return resume
+    if found is None:
+        found = _create(connection, settings)
+    elif found.lost:
+        raise preflight.slot_lost(found)
+    if found.confirmed <= lsn:
+        preflight.check_position(connection, found, settings.slot, lsn)
+        return resume
+    return Checkpoint(resume.position, {**resume.state, "lsn": format_lsn(found.confirmed)})
+
+
+def drop(connection: Connection, settings: Settings) -> list[str]:
+    """Drop the slot and the publication as far as they are the source's own.
+
+    An older session of the source is ended.
+
+    Returns:
+        What was dropped, such as `slot waxtap_shop`.
+
+    Raises:
+        ConfigError: Somebody else uses the slot.
+        RetryableError: The connection broke, or the slot was not released.
+    """
+    dropped = []
+    found = publication.find(connection, settings.publication)
+    ours = found is not None and is_ours(found, settings)
+    recorded = found is not None and found.comment == publication.mark(
+        settings.source, settings.slot
+    )
+    if (
+        settings.create
+        and (settings.default_slot or recorded)
+        and slot.find(connection, settings.slot) is not None
+    ):
+        slot.take_over(connection, settings.slot, settings.application)
+        slot.drop(connection, settings.slot)
+        dropped.append(f"slot {settings.slot}")
+    if ours:
+        publication.drop(connection, settings.publication)
+        dropped.append(f"publication {settings.publication}")
+    return dropped
+
+
+def _create(connection: Connection, settings: Settings) -> slot.Slot:
+    if not settings.create:
+        raise ConfigError(
+            "postgres.slot_unknown",
+            "it does not exist, and `create` is false",
+            where=f"slot {settings.slot}",
+            cure=f"SELECT pg_create_logical_replication_slot('{settings.slot}', 'pgoutput'),"
+            " or set `create: true`",
+        )
+    preflight.check_free_slot(connection, settings.slot)
+    return slot.create(connection, settings.slot)

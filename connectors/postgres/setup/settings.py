@@ -1,0 +1,105 @@
+"""A source's configuration with every default filled in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from connectors.errors import ConfigError
+from connectors.postgres.conninfo import application_name
+from connectors.postgres.pgoutput.lsn import format_lsn
+from connectors.postgres.setup.patterns import TablePattern, parse_patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from connectors.postgres.spec import SourceSpec
+
+_SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a source's parts need to know.
+
+    Attributes:
+        source: The source's name.
+        dsn: The user's connection string; a secret.
+        application: The application name of its sessions.
+        patterns: Which tables it captures.
+        all_published: True when a publication that is not ours decides what is captured, because
+            the user named no tables.
+        publication: The publication's name.
+        slot: The slot's name.
+        default_slot: True when the slot's name is the default one.
+        create: Whether to create what is missing.
+        messages: Whether to capture logical decoding messages.
+        accept: Losses that the user has accepted, by token.
+    """
+
+    source: str
+    dsn: str = field(repr=False)
+    application: str
+    patterns: tuple[TablePattern, ...]
+    all_published: bool
+    publication: str
+    slot: str
+    default_slot: bool
+    create: bool
+    messages: bool
+    accept: frozenset[str]
+
+    @property
+    def where(self) -> str:
+        """The source's place in the configuration."""
+        return f"sources.{self.source}"
+
+    def accepts_gap(self, lsn: int) -> bool:
+        """Whether the user accepts that the changes behind this position are missing."""
+        return gap_token(self.slot, lsn) in self.accept
+
+
+def gap_token(slot: str, lsn: int) -> str:
+    """What names the loss of what follows a position in a slot."""
+    return f"gap:{slot}@{format_lsn(lsn)}"
+
+
+def resolve(source: str, spec: SourceSpec, accept: Collection[str] = ()) -> Settings:
+    """Fill in the defaults.
+
+    Raises:
+        ConfigError: A table pattern or the slot's name is malformed.
+    """
+    default = default_name(source)
+    slot = spec.slot or default
+    if not _SLOT_NAME.fullmatch(slot):
+        raise ConfigError(
+            "postgres.slot_name",
+            f"{slot!r} cannot name a replication slot",
+            where=f"sources.{source}.slot",
+            cure="use lower-case letters, digits and underscores, 63 at most",
+        )
+    return Settings(
+        source=source,
+        dsn=spec.dsn.get_secret_value(),
+        application=application_name(source),
+        patterns=parse_patterns(spec.tables),
+        all_published=not spec.create and "tables" not in spec.model_fields_set,
+        publication=spec.publication or default,
+        slot=slot,
+        default_slot=slot == default,
+        create=spec.create,
+        messages=spec.messages,
+        accept=frozenset(accept),
+    )
+
+
+def default_name(source: str) -> str:
+    """`waxtap_<source>`, made to fit the rules for slot names without two sources colliding."""
+    name = f"waxtap_{source}"
+    if _SLOT_NAME.fullmatch(name):
+        return name
+    digest = blake2b(source.encode(), digest_size=4).hexdigest()
+    return f"{re.sub(r'[^a-z0-9_]', '_', name.lower())[:54]}_{digest}"

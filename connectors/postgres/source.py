@@ -1,0 +1,94 @@
+"""The PostgreSQL source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from connectors.postgres.pgoutput.lsn import stored_lsn
+from connectors.postgres.replication.reader import CHECKPOINT_INTERVAL_S, PostgresReader
+from connectors.postgres.replication.session import start
+from connectors.postgres.replication.table_filter import TableFilter
+from connectors.postgres.server import connect
+from connectors.postgres.setup import preflight, slot
+from connectors.postgres.setup import prepare as setup
+from connectors.postgres.setup.publication_watch import PublicationWatch
+from connectors.postgres.setup.settings import resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from connectors.contracts import Checkpoint
+    from connectors.postgres.spec import SourceSpec
+
+
+class PostgresSource:
+    """Implements `contracts.Source` for a PostgreSQL database (13 or newer).
+
+    Args:
+        name: The source's name in the configuration.
+        spec: Its configuration.
+        accept: Losses that the owner has accepted, by the tokens that the errors named.
+        checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
+
+    Raises:
+        ConfigError: A table pattern or the slot's name is malformed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: SourceSpec,
+        accept: Collection[str] = (),
+        *,
+        checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
+    ) -> None:
+        self._settings = resolve(name, spec, accept)
+        self._checkpoint_interval = checkpoint_interval
+
+    def open(self, resume: Checkpoint | None) -> PostgresReader:
+        """Check the server, prepare publication and slot, and start behind `resume`.
+
+        An older session of the same source (same role, same application name) that still holds the
+        slot is ended.
+
+        Raises:
+            ConfigError: One clear error for each thing that must be set up first.
+            GapError: The server no longer has what follows `resume`.
+            RetryableError: The server cannot be reached, or did not do its part in time.
+        """
+        settings = self._settings
+        if resume is not None:
+            stored_lsn(resume)
+        connection = connect(settings.dsn, settings.source)
+        try:
+            preflight.check_server(connection)
+            system = preflight.system_identifier(connection)
+            growing = setup.prepare_publication(connection, settings)
+            checkpoint = setup.prepare_slot(connection, settings, system, resume)
+            slot.take_over(connection, settings.slot, settings.application)
+            session = start(settings, connection, checkpoint, stored_lsn(checkpoint))
+        except BaseException:
+            connection.close()
+            raise
+        return PostgresReader(
+            settings,
+            session,
+            checkpoint,
+            anchor=checkpoint is not resume,
+            table_filter=TableFilter(() if settings.all_published else settings.patterns),
+            watch=PublicationWatch(settings) if growing else None,
+            checkpoint_interval=self._checkpoint_interval,
+        )
+
+    def drop(self) -> list[str]:
+        """Drop the slot and the publication, if this source created them.
+
+        Returns:
+            What was dropped, such as `slot waxtap_shop`.
+
+        Raises:
+            ConfigError: Somebody else uses the slot.
+            RetryableError: The server cannot be reached, or the slot was not released.
+        """
+        with connect(self._settings.dsn, self._settings.source) as connection:
+            return setup.drop(connection, self._settings)
