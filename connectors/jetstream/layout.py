@@ -1,0 +1,124 @@
+"""How streams are configured: those of the sources, and the buckets beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from connectors.errors import ConfigError
+from connectors.jetstream import api
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.spec import StreamSpec
+
+log = structlog.get_logger()
+
+# The server's smallest. We name the expected sequence instead of message ids.
+_DUPLICATE_WINDOW = 100_000_000
+
+
+def nanoseconds(duration: timedelta) -> int:
+    """A duration as JetStream writes it."""
+    return (
+        duration.days * 86_400 + duration.seconds
+    ) * 1_000_000_000 + duration.microseconds * 1000
+
+
+def ensure_stream(
+    connection: Connection, spec: StreamSpec, stream: str, subjects: str
+) -> api.StreamInfo:
+    """Make a source's stream, or bring an existing one's limits in line with `spec`.
+
+    Raises:
+        ConfigError: A stream of that name is not ours, or cannot be brought in line.
+        RetryableError: NATS does not answer.
+    """
+    wanted = _limits(spec)
+    info = api.stream_info(connection, stream)
+    try:
+        if info is None:
+            fixed = {
+                "name": stream,
+                "subjects": [subjects],
+                "retention": "limits",
+                "storage": spec.storage,
+                "duplicate_window": _duplicate_window(spec),
+                # A hole in the middle could not be told from a change that never was.
+                "deny_delete": True,
+            }
+            info = api.create_stream(connection, fixed | wanted)
+            log.info("stream created", stream=stream, subjects=subjects)
+        _check_ours(info, spec, stream, subjects)
+        changes = {name: value for name, value in wanted.items() if info.config.get(name) != value}
+        if changes:
+            changes["duplicate_window"] = _duplicate_window(spec)
+            info = api.update_stream(connection, info.config | changes)
+            log.info("stream updated", stream=stream, **changes)
+    except api.ApiError as error:
+        raise ConfigError(
+            "jetstream.stream_refused", str(error), where=stream, cure="check `nats.stream`"
+        ) from error
+    if info.config.get("allow_atomic") is not True:
+        raise ConfigError(
+            "jetstream.no_atomic_batches",
+            "the server made the stream without atomic batches",
+            where=stream,
+            cure="upgrade to nats-server 2.15 or later",
+        )
+    return info
+
+
+def _limits(spec: StreamSpec) -> dict[str, object]:
+    return {
+        "num_replicas": spec.replicas,
+        "max_age": nanoseconds(spec.max_age),
+        "max_bytes": spec.max_bytes or -1,
+        "compression": spec.compression,
+        "discard": "new",
+        "allow_direct": True,
+        "allow_atomic": True,
+    }
+
+
+def _duplicate_window(spec: StreamSpec) -> int:
+    return min(_DUPLICATE_WINDOW, nanoseconds(spec.max_age) or _DUPLICATE_WINDOW)
+
+
+def _check_ours(info: api.StreamInfo, spec: StreamSpec, stream: str, subjects: str) -> None:
+    if info.config.get("subjects") != [subjects] or info.config.get("retention") != "limits":
+        raise ConfigError(
+            "jetstream.not_ours",
+            f"a stream of this name exists, but it does not hold {subjects} with limits retention",
+            where=stream,
+            cure="rename the source, or that stream",
+        )
+    if info.config.get("storage") != spec.storage:
+        raise ConfigError(
+            "jetstream.storage",
+            f"the stream is stored in {info.config.get('storage')}, which cannot be changed",
+            where=stream,
+            cure="set `nats.stream.storage` to that, or delete the stream",
+        )
+
+
+def ensure_bucket(
+    connection: Connection, stream: str, subjects: list[str], settings: dict[str, object]
+) -> None:
+    """Make the stream of a bucket unless there is one.
+
+    Raises:
+        ConfigError: The server refuses it.
+        RetryableError: NATS does not answer.
+    """
+    if api.stream_info(connection, stream) is not None:
+        return
+    try:
+        api.create_stream(connection, {"name": stream, "subjects": subjects} | settings)
+    except api.ApiError as error:
+        # Another flow may have made it in between.
+        if error.err_code != api.STREAM_NAME_IN_USE:
+            raise ConfigError("jetstream.bucket_refused", str(error), where=stream) from error
