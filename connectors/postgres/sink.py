@@ -1,0 +1,78 @@
+"""The PostgreSQL sink: rows and offset in one transaction, so that each change counts once."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from connectors.errors import ConfigError, RetryableError
+from connectors.postgres.server import one_line
+from connectors.postgres.target import offsets
+from connectors.postgres.target.session import connect, is_transient
+from connectors.postgres.target.writer import PostgresWriter
+
+if TYPE_CHECKING:
+    from connectors.contracts import Claim, Share, SinkWriter
+    from connectors.postgres.spec import SinkSpec
+
+MINIMUM_VERSION = 130000
+
+
+class PostgresSink:
+    """A PostgreSQL database that follows the topics it reads; see `contracts.Sink`.
+
+    Args:
+        name: The sink's name in the configuration.
+        spec: Its target.
+        stop: Ends the waiting for a target that is in trouble.
+    """
+
+    def __init__(self, name: str, spec: SinkSpec, stop: threading.Event | None = None) -> None:
+        self._name = name
+        self._spec = spec
+        self._stop = stop or threading.Event()
+
+    def claim(self, share: Share) -> Claim:
+        """Become the only writer of the share, and read where it stands.
+
+        Raises:
+            ConfigError: `postgres.dsn`, `postgres.login`, `postgres.version`, `postgres.rights`:
+                the bookkeeping tables cannot be used.
+            RetryableError: The target cannot be reached, or the claim is locked.
+        """
+        with connect(self._spec.dsn.get_secret_value(), self._name) as session:
+            version = session.info.server_version
+            if version < MINIMUM_VERSION:
+                raise ConfigError(
+                    "postgres.version",
+                    f"the target is PostgreSQL {version // 10000}; 13 or newer is needed",
+                    where=f"sink {self._name}",
+                )
+            try:
+                offsets.create(session)
+                return offsets.take(session, share)
+            except psycopg.Error as error:
+                reason = one_line(error.diag.message_primary or str(error))
+                if is_transient(error):
+                    raise RetryableError(
+                        "postgres.claim_failed", reason, where=f"sink {self._name}"
+                    ) from None
+                role, database = (
+                    sql.Identifier(part).as_string(session)
+                    for part in (session.info.user, session.info.dbname)
+                )
+                raise ConfigError(
+                    "postgres.rights",
+                    f"the bookkeeping tables of schema waxtap cannot be used: {reason}",
+                    where=f"sink {self._name}",
+                    cure=f"GRANT CREATE ON DATABASE {database} TO {role}; or, where the tables "
+                    f"exist, GRANT USAGE ON SCHEMA waxtap TO {role}; GRANT SELECT, INSERT, "
+                    f"UPDATE ON ALL TABLES IN SCHEMA waxtap TO {role}",
+                ) from None
+
+    def open(self, claim: Claim) -> SinkWriter:
+        """Make the writer for a claim; it connects when it has something to write."""
+        return PostgresWriter(self._spec, claim, self._stop)

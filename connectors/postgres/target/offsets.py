@@ -1,0 +1,213 @@
+"""The sink's bookkeeping in its target: who may write a share, and how far it has come.
+
+`waxtap.claims` has one row a share. Its `epoch` grows with each claim, and a writer holds the row
+locked while it commits, so that a claim waits for the commit under way and no older one follows.
+It also names the writer's server process: one that hangs in a transaction (its client was stopped)
+is ended by the next claim.
+
+`waxtap.offsets` has one row a subject, written in the transaction that writes the rows.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+import psycopg
+
+from connectors.contracts import Claim
+from connectors.errors import FencedError, RetryableError
+from connectors.subjects import covers, stored_upto
+
+if TYPE_CHECKING:
+    from connectors.contracts import Share
+    from connectors.postgres.target.session import Session
+
+# Taken by whoever creates things in the target, so that two do not collide ("waxtap" in ASCII).
+CREATION_LOCK = 0x776178746170
+_CLAIM_TIMEOUT_S = 30.0
+_LOCK_ROUND = b"SET LOCAL lock_timeout = '500ms'"
+
+_EXISTS = (
+    b"SELECT to_regclass('waxtap.claims') IS NOT NULL AND to_regclass('waxtap.offsets') IS NOT NULL"
+)
+_HAS_SCHEMA = b"SELECT to_regnamespace('waxtap') IS NOT NULL"
+_TABLES = (
+    b"CREATE TABLE IF NOT EXISTS waxtap.claims ("
+    b" sink text, stream text, epoch bigint NOT NULL, backend_pid integer,"
+    b" backend_start timestamptz, updated_at timestamptz NOT NULL DEFAULT now(),"
+    b" PRIMARY KEY (sink, stream))",
+    b"CREATE TABLE IF NOT EXISTS waxtap.offsets ("
+    b" sink text, stream text, subject text, created text NOT NULL, seq bigint NOT NULL,"
+    b" updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (sink, stream, subject))",
+)
+_NEW_CLAIM = (
+    b"INSERT INTO waxtap.claims (sink, stream, epoch) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING"
+)
+# pg_stat_activity still shows the same start: the pid has not been given to another process
+_END_WRITER = (
+    b"SELECT pg_terminate_backend(a.pid) FROM waxtap.claims AS c JOIN pg_stat_activity AS a"
+    b" ON a.pid = c.backend_pid AND a.backend_start = c.backend_start"
+    b" WHERE c.sink = $1 AND c.stream = $2 AND ($3::bigint IS NULL OR c.epoch = $3)"
+    b" AND a.pid <> pg_backend_pid() AND pg_has_role(a.usesysid, 'USAGE')"
+)
+_TAKE = (
+    b"UPDATE waxtap.claims SET epoch = epoch + 1, backend_pid = NULL, backend_start = NULL,"
+    b" updated_at = now() WHERE sink = $1 AND stream = $2 RETURNING epoch"
+)
+_REGISTER = (
+    b"UPDATE waxtap.claims SET backend_pid = pg_backend_pid(), backend_start ="
+    b" (SELECT a.backend_start FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid())"
+    b" WHERE sink = $1 AND stream = $2 AND epoch = $3"
+)
+_HOLD = (
+    b"SELECT 1 FROM waxtap.claims WHERE sink = $1 AND stream = $2 AND epoch = $3 FOR NO KEY UPDATE"
+)
+_READ = b"SELECT subject, created, seq FROM waxtap.offsets WHERE sink = $1 AND stream = $2"
+_SHORTEN = (
+    b"UPDATE waxtap.offsets SET seq = $4, updated_at = now()"
+    b" WHERE sink = $1 AND stream = $2 AND created = $3 AND seq > $4"
+)
+_RESET = (
+    b"INSERT INTO waxtap.offsets AS o (sink, stream, subject, created, seq)"
+    b" SELECT $1, $2, subject, $4, 0 FROM unnest($3::text[]) AS subject"
+    b" ON CONFLICT (sink, stream, subject) DO UPDATE SET created = EXCLUDED.created, seq = 0,"
+    b" updated_at = now() WHERE o.created <> EXCLUDED.created"
+)
+_STORE = (
+    b"INSERT INTO waxtap.offsets AS o (sink, stream, subject, created, seq)"
+    b" SELECT $1, $2, subject, $4, $5 FROM unnest($3::text[]) AS subject"
+    b" ON CONFLICT (sink, stream, subject) DO UPDATE SET created = EXCLUDED.created,"
+    b" seq = CASE WHEN o.created = EXCLUDED.created THEN greatest(o.seq, EXCLUDED.seq)"
+    b" ELSE EXCLUDED.seq END, updated_at = now()"
+)
+
+
+def create(session: Session) -> None:
+    """Create the bookkeeping tables unless they exist; safe when several do it at once.
+
+    Raises:
+        psycopg.Error: The role may not create them (SQLSTATE 42501), or the connection was lost.
+    """
+    if _one(session, _EXISTS):
+        return
+    with session.transaction():
+        session.execute(b"SELECT pg_advisory_xact_lock($1)", [CREATION_LOCK])
+        # even IF NOT EXISTS wants the right to create schemas when it exists
+        if not _one(session, _HAS_SCHEMA):
+            session.execute(b"CREATE SCHEMA waxtap")
+        for statement in _TABLES:
+            session.execute(statement)
+
+
+def take(session: Session, share: Share) -> Claim:
+    """Take the next epoch of a share, after which no older writer commits any more.
+
+    Raises:
+        RetryableError: `postgres.claim_blocked`: something else holds the claim's row.
+        psycopg.Error: From the server.
+    """
+    names = (share.sink, share.stream)
+    session.execute(_NEW_CLAIM, names)
+    deadline = time.monotonic() + _CLAIM_TIMEOUT_S
+    while True:
+        session.execute(_END_WRITER, (*names, None))
+        try:
+            with session.transaction():
+                session.execute(_LOCK_ROUND)
+                epoch = cast("int", _one(session, _TAKE, *names))
+                offsets, forgotten = _take_over(session, share)
+        except psycopg.errors.LockNotAvailable:
+            if time.monotonic() > deadline:
+                raise RetryableError(
+                    "postgres.claim_blocked",
+                    f"the claim of stream {share.stream} stays locked by another session",
+                    where="waxtap.claims",
+                    cure="see pg_locks for who holds it, and end that session",
+                ) from None
+        else:
+            return Claim(share, epoch, offsets, forgotten)
+
+
+def register(session: Session, claim: Claim) -> dict[str, int]:
+    """Make this session the claim's writer, and return what is stored for each subject.
+
+    An earlier session of the same claim is ended first and its transaction waited for, so that the
+    offsets tell for certain whether a COMMIT, whose answer was lost, has happened.
+
+    Raises:
+        FencedError: A newer claim exists.
+        psycopg.Error: From the server.
+    """
+    share = claim.share
+    session.execute(_END_WRITER, (share.sink, share.stream, claim.epoch))
+    if session.execute(_REGISTER, (share.sink, share.stream, claim.epoch)).rowcount != 1:
+        raise fenced(claim)
+    return _counting(_stored(session, share), share)
+
+
+def hold(session: Session, claim: Claim) -> None:
+    """Inside a transaction: keep newer claims waiting until it ends.
+
+    Raises:
+        FencedError: A newer claim exists.
+    """
+    share = claim.share
+    if session.execute(_HOLD, (share.sink, share.stream, claim.epoch)).rowcount != 1:
+        raise fenced(claim)
+
+
+def store(session: Session, claim: Claim, upto: int) -> None:
+    """Inside a transaction: every subject of the share has everything up to a sequence."""
+    share = claim.share
+    session.execute(_STORE, (share.sink, share.stream, list(share.subjects), share.created, upto))
+
+
+def fenced(claim: Claim) -> FencedError:
+    """The error of a writer whose claim is not the newest."""
+    return FencedError(
+        "postgres.fenced",
+        f"another writer of stream {claim.share.stream} has taken over from epoch {claim.epoch}",
+        where=f"sink {claim.share.sink}",
+        cure="none is needed: this one ends, the newer one goes on",
+    )
+
+
+def _take_over(session: Session, share: Share) -> tuple[dict[str, int], str]:
+    if share.end is not None:
+        session.execute(_SHORTEN, (share.sink, share.stream, share.created, share.end))
+    rows = _stored(session, share)
+    old = {
+        subject: row
+        for subject, row in rows.items()
+        if subject in share.subjects and row[0] != share.created and row[1] > 0
+    }
+    forgotten = "; ".join(
+        f"{subject}: {seq} of stream {share.stream} created {created}"
+        for subject, (created, seq) in sorted(old.items())
+    )
+    session.execute(_RESET, (share.sink, share.stream, list(share.subjects), share.created))
+    return _counting(rows, share), forgotten
+
+
+def _counting(rows: dict[str, tuple[str, int]], share: Share) -> dict[str, int]:
+    """What the rows, some of which earlier shares have left, tell of a share (`Claim.offsets`)."""
+    stored = {subject: seq for subject, (created, seq) in rows.items() if created == share.created}
+    own = {subject: stored_upto(stored, subject) for subject in share.subjects}
+    ahead = {
+        subject: seq
+        for subject, seq in stored.items()
+        if any(covers(wide, subject) and seq > end for wide, end in own.items())
+    }
+    return own | ahead
+
+
+def _stored(session: Session, share: Share) -> dict[str, tuple[str, int]]:
+    cursor = session.execute(_READ, (share.sink, share.stream))
+    rows = cast("list[tuple[str, str, int]]", cursor.fetchall())
+    return {subject: (created, seq) for subject, created, seq in rows}
+
+
+def _one(session: Session, query: bytes, *values: object) -> object:
+    row = session.execute(query, values).fetchone()
+    return row[0] if row else None

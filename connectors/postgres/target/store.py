@@ -1,0 +1,182 @@
+"""Stores batches together with their offset: one transaction for as many as it is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from connectors.errors import FatalError, FencedError, PermanentError
+from connectors.postgres.target import offsets
+from connectors.postgres.target.apply import Applier
+from connectors.postgres.target.collapse import Collapser
+from connectors.postgres.target.session import (
+    Session,
+    connect,
+    is_transient,
+    is_usable,
+    refusal,
+    roll_back,
+)
+from connectors.postgres.target.tables import Target
+from connectors.subjects import stored_upto
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from connectors.contracts import Batch, Claim, Delivered, TableSchema
+    from connectors.postgres.spec import SinkSpec
+
+
+class Store:
+    """One claim's way into the target. Used by one thread.
+
+    Args:
+        spec: The target.
+        claim: The right to write.
+    """
+
+    def __init__(self, spec: SinkSpec, claim: Claim) -> None:
+        self._spec = spec
+        self._claim = claim
+        self._target = Target(spec)
+        self._applier = Applier(self._target)
+        self._collapser = Collapser(self._target.referenced)
+        self._offsets = dict(claim.offsets)
+        self.session: Session | None = None
+
+    def open(self) -> None:
+        """Connect unless that has been done, and read what is stored.
+
+        Raises:
+            FencedError: A newer claim exists.
+            FatalError: `postgres.target_behind`: the target has lost what it had stored.
+            RetryableError: The target cannot be reached.
+            psycopg.Error: The server refuses, or the connection was lost again.
+        """
+        if self.session is not None and is_usable(self.session):
+            return
+        self.close()
+        self.session = connect(self._spec.dsn.get_secret_value(), self._claim.share.sink)
+        found = offsets.register(self.session, self._claim)
+        lost = [
+            f"{subject}: {stored_upto(found, subject)} instead of {known}"
+            for subject, known in self._offsets.items()
+            if stored_upto(found, subject) < known
+        ]
+        if lost:
+            # The reader has gone on behind them: only from its start it would give them again.
+            raise FatalError(
+                "postgres.target_behind",
+                f"the target has lost transactions that it had committed ({'; '.join(lost)})",
+                where=f"sink {self._claim.share.sink}",
+                cure="start the flow again: it delivers them anew",
+            )
+        self._offsets = found
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self.session is not None:
+            self.session.close()
+            self.session = None
+
+    def write(self, batches: Sequence[Batch]) -> None:
+        """Store batches whole: all of them in one transaction, or what can be, one by one.
+
+        After a transient failure the same call may be repeated: what has been stored before it is
+        known by its offset and left out.
+
+        Raises:
+            FencedError: A newer claim exists.
+            PermanentError: A change is refused; the batches before its own are stored.
+            psycopg.Error: A transient failure.
+        """
+        upto = batches[-1].upto
+        if all(stored >= upto for stored in self._offsets.values()):
+            return
+        changes = [change for batch in batches for change in self._new(batch.changes)]
+        try:
+            self._transaction(changes, upto, one_by_one=False)
+        except PermanentError:
+            self._forget()
+            if len(batches) == 1:
+                raise
+        except psycopg.Error as error:
+            if is_transient(error):
+                raise
+            self._forget()
+            if len(batches) == 1:
+                # collapsed, rows may stand in each other's way where in their order they do not
+                self._transaction(changes, upto, one_by_one=True)
+        else:
+            return
+        if len(batches) > 1:
+            for batch in batches:
+                self.write([batch])
+
+    def _new(self, changes: list[Delivered]) -> list[Delivered]:
+        """Leave out what the subjects already have."""
+        if not changes or changes[0].sequence > max(self._offsets.values()):
+            return changes
+        stored = {
+            subject: stored_upto(self._offsets, subject)
+            for subject in {change.subject for change in changes}
+        }
+        return [change for change in changes if change.sequence > stored[change.subject]]
+
+    def _transaction(self, changes: list[Delivered], upto: int, *, one_by_one: bool) -> None:
+        session = self.session
+        if session is None:
+            raise psycopg.InterfaceError("the session is closed")
+        where = ""
+        try:
+            for table in _tables(changes):
+                where = f"{table.schema}.{table.name}"
+                self._target.prepare(session, [table])
+            session.execute(b"BEGIN; SET CONSTRAINTS ALL DEFERRED")
+            offsets.hold(session, self._claim)
+            if one_by_one:
+                self._apply_each(session, changes)
+            else:
+                self._applier.apply(session, self._collapser.collapse(changes))
+            offsets.store(session, self._claim, upto)
+            session.execute(b"COMMIT")
+        except psycopg.Error as error:
+            roll_back(session)
+            if one_by_one and not is_transient(error):
+                first = changes[0].sequence if changes else upto
+                place = f"{error.diag.schema_name}.{error.diag.table_name}"
+                raise refusal(
+                    error,
+                    f"the sequences {first} to {upto} are refused",
+                    place if error.diag.table_name else where,
+                ) from error
+            raise
+        except (PermanentError, FencedError):
+            roll_back(session)
+            raise
+        for subject, stored in self._offsets.items():
+            self._offsets[subject] = max(stored, upto)
+
+    def _apply_each(self, session: Session, changes: Iterable[Delivered]) -> None:
+        for change in changes:
+            try:
+                self._applier.apply(session, self._collapser.collapse([change]))
+            except psycopg.Error as error:
+                table = change.table
+                if is_transient(error) or table is None:
+                    raise
+                raise refusal(
+                    error,
+                    f"sequence {change.sequence}, found by {', '.join(table.key)}, is refused",
+                    f"{table.schema}.{table.name}",
+                ) from error
+
+    def _forget(self) -> None:
+        """The target may have been changed since it was looked at."""
+        self._target.forget()
+        self._applier.forget()
+
+
+def _tables(changes: Iterable[Delivered]) -> Iterable[TableSchema]:
+    return {c.table.hash: c.table for c in changes if c.table is not None}.values()

@@ -1,0 +1,247 @@
+"""The sink's writer: takes batches over and stores them on a thread of its own.
+
+While the target works on one transaction, the flow prepares the next batches; those that wait
+become one transaction, so that small batches cost little.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import psycopg
+import structlog
+
+from connectors.backoff import jittered
+from connectors.contracts import Batch
+from connectors.errors import RetryableError
+from connectors.postgres.server import one_line
+from connectors.postgres.target.offsets import fenced
+from connectors.postgres.target.session import is_transient
+from connectors.postgres.target.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connectors.contracts import Claim
+    from connectors.postgres.spec import SinkSpec
+
+# About as much waits while one transaction is under way, and goes into the next one.
+QUEUE_CHANGES = 5000
+QUEUE_BYTES = 16 * 1024 * 1024
+QUEUE_BATCHES = 256
+# An offset that no rows go with may be this late.
+LAZY_S = 3.0
+# How long a stopping flow waits for a target that is silent, for a lock perhaps.
+STOP_GRACE_S = 5.0
+_BACKOFF_S = (0.05, 10.0)
+_JOIN_S = 2.0
+_STOP_POLL_S = 0.1
+
+_log = structlog.get_logger("connectors.postgres.sink")
+
+
+class PostgresWriter:
+    """Writes one claim's batches; see `contracts.SinkWriter`.
+
+    Args:
+        spec: The target.
+        claim: The right to write.
+        stop: Once set, a transient failure or a silent target is no longer waited for: `write`
+            and `flush` raise RetryableError.
+    """
+
+    def __init__(self, spec: SinkSpec, claim: Claim, stop: threading.Event) -> None:
+        self._claim = claim
+        self._stop = stop
+        self._store = Store(spec, claim)
+        self._state = threading.Condition()
+        self._waiting: deque[Batch] = deque()
+        self._changes = 0
+        self._bytes = 0
+        self._busy = False
+        self._flushing = False
+        self._lazy_until = 0.0
+        self._error: Exception | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def write(self, batch: Batch) -> None:
+        """Take a batch over; waits while about two transactions' worth is under way.
+
+        Raises:
+            FencedError: A newer claim exists.
+            PermanentError: A change of this or an earlier batch is refused for good.
+            RetryableError: `postgres.interrupted`: `stop` was set while the target was in trouble.
+        """
+        if batch.claim.epoch != self._claim.epoch:
+            raise fenced(batch.claim)
+        size = sum([len(change.envelope) for change in batch.changes])
+        with self._state:
+            self._start()
+            self._wait_until(self._has_room)
+            if not self._waiting:
+                self._lazy_until = time.monotonic() + LAZY_S
+            if batch.changes or not self._waiting:
+                self._waiting.append(batch)
+            else:  # what waits takes the offset along
+                last = self._waiting[-1]
+                self._waiting[-1] = Batch(last.claim, last.changes, batch.upto)
+            self._changes += len(batch.changes)
+            self._bytes += size
+            self._state.notify_all()
+
+    def flush(self) -> None:
+        """Return once everything written is stored together with its offset. Raises as `write`."""
+        with self._state:
+            if self._waiting or self._busy:
+                self._flushing = True
+                self._state.notify_all()
+                self._wait_until(lambda: not (self._waiting or self._busy))
+                self._flushing = False
+            self._check()
+
+    def close(self) -> None:
+        """Let go of the connection without waiting for what is under way. Never raises."""
+        with self._state:
+            self._closing.set()
+            self._state.notify_all()
+            thread, self._thread = self._thread, None
+            if thread is not None and self._busy:
+                self._hang_up()
+        if thread is not None:
+            thread.join(_JOIN_S)
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        give_up = math.inf
+        while self._error is None and not done():
+            self._state.wait(_STOP_POLL_S)
+            if self._stop.is_set():
+                give_up = min(give_up, time.monotonic() + STOP_GRACE_S)
+            if time.monotonic() > give_up:
+                raise RetryableError(
+                    "postgres.interrupted", "stopped while the target did not answer"
+                )
+        self._check()
+
+    def _has_room(self) -> bool:
+        return not self._waiting or (
+            self._changes < QUEUE_CHANGES
+            and self._bytes < QUEUE_BYTES
+            and len(self._waiting) < QUEUE_BATCHES
+        )
+
+    def _start(self) -> None:
+        if self._closing.is_set():
+            raise RetryableError("postgres.closed", "the writer has been closed")
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name=f"postgres-sink-{self._claim.share.sink}", daemon=True
+            )
+            self._thread.start()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _hang_up(self) -> None:
+        """Break the connection under a statement that may take long; its thread finds out."""
+        session = self._store.session
+        if session is None or session.closed:
+            return
+        try:
+            with socket.socket(fileno=os.dup(session.fileno())) as shared:
+                shared.shutdown(socket.SHUT_RDWR)
+        except (OSError, psycopg.Error):
+            return  # it is broken already
+
+    def _run(self) -> None:
+        try:
+            while batches := self._take():
+                self._persist(batches)
+        except Exception as error:  # noqa: BLE001 - raised to whoever writes or flushes
+            with self._state:
+                self._error = error
+                self._waiting.clear()
+        finally:
+            with self._state:
+                self._store.close()
+                self._busy = False
+                self._state.notify_all()
+
+    def _take(self) -> list[Batch]:
+        """Wait for batches, and take all that make one transaction; none when it is over."""
+        with self._state:
+            self._busy = False
+            self._state.notify_all()
+            while not self._closing.is_set() and not self._due():
+                left = self._lazy_until - time.monotonic() if self._waiting else None
+                self._state.wait(left)
+            if self._closing.is_set():
+                return []
+            self._busy = True
+            batches = list(self._waiting)
+            self._waiting.clear()
+            self._changes = self._bytes = 0
+            self._state.notify_all()
+            return batches
+
+    def _due(self) -> bool:
+        if not self._waiting:
+            return False
+        return self._changes > 0 or self._flushing or time.monotonic() >= self._lazy_until
+
+    def _persist(self, batches: list[Batch]) -> None:
+        """Store batches, waiting out every transient failure."""
+        trouble: str | None = None
+        since = time.monotonic()
+        attempts = 0
+        while not self._closing.is_set():
+            try:
+                self._store.open()
+                self._store.write(batches)
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    raise
+                reason = one_line(str(error))
+            except RetryableError as error:
+                reason = error.message
+            else:
+                if trouble is not None:
+                    _log.info(
+                        "target_is_back",
+                        sink=self._claim.share.sink,
+                        stream=self._claim.share.stream,
+                        after_s=round(time.monotonic() - since, 1),
+                        attempts=attempts,
+                    )
+                return
+            if self._closing.is_set():
+                return
+            if trouble is None:
+                trouble = reason
+                _log.warning(
+                    "target_is_in_trouble",
+                    sink=self._claim.share.sink,
+                    stream=self._claim.share.stream,
+                    reason=reason,
+                )
+            attempts += 1
+            self._pause(attempts, reason)
+
+    def _pause(self, attempts: int, reason: str) -> None:
+        shortest, longest = _BACKOFF_S
+        delay = jittered(min(longest, shortest * 2 ** min(attempts, 20)))
+        until = time.monotonic() + delay
+        while (left := until - time.monotonic()) > 0:
+            if self._stop.is_set():
+                raise RetryableError(
+                    "postgres.interrupted", f"stopped while the target was in trouble: {reason}"
+                )
+            if self._closing.wait(min(left, _STOP_POLL_S)):
+                return
