@@ -1,0 +1,105 @@
+"""What `python -m bytewax.run dataflows.main` runs: the flows of `waxtap.yaml`.
+
+`WAXTAP_CONFIG` names the file. `WAXTAP_FLOW` picks one flow of it (`capture/shop`,
+`deliver/warehouse`); without it all of them run in one dataflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bytewax.dataflow import Dataflow
+
+from connectors.errors import ConfigError, WaxtapError
+from dataflows import capture, deliver, recovery, reporting, stopping
+from dataflows.spec import load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dataflows.spec import Config
+
+_FLOW = "waxtap"
+
+
+def flow() -> Dataflow:
+    """Build the dataflow and prepare the recovery folder that the command line names.
+
+    Exits with status 2 and one line when the configuration does not allow it.
+    """
+    reporting.configure(os.environ)
+    stopping.install()
+    try:
+        config = load(Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml")), os.environ)
+        chosen = os.environ.get("WAXTAP_FLOW", "")
+        dataflow, parts = build(config, chosen)
+        _prepare_recovery(sys.argv[1:], os.environ, chosen or "all", parts)
+    except WaxtapError as error:
+        reporting.report(error)
+        sys.exit(2)
+    return dataflow
+
+
+def build(config: Config, chosen: str) -> tuple[Dataflow, dict[str, list[str]]]:
+    """Build the dataflow of one flow, or of all.
+
+    Args:
+        config: The whole configuration.
+        chosen: `capture/<source>`, `deliver/<sink>`, or empty for every flow.
+
+    Returns:
+        The dataflow, and the partitions of its input and output steps by full step id.
+
+    Raises:
+        ConfigError: There is no such flow.
+    """
+    flows = {f"capture/{name}" for name in config.sources}
+    flows |= {f"deliver/{name}" for name in config.sinks}
+    if chosen and chosen not in flows:
+        raise ConfigError(
+            "config.unknown_flow",
+            f"there is no flow {chosen!r}",
+            where="WAXTAP_FLOW",
+            cure=f"known: {', '.join(sorted(flows))}",
+        )
+    dataflow = Dataflow(_FLOW)
+    parts: dict[str, list[str]] = {}
+    sources = {
+        name: source for name, source in config.sources.items() if chosen in ("", f"capture/{name}")
+    }
+    if sources:
+        capture.add_capture(dataflow, config, sources)
+        parts |= capture.parts(sources)
+    for name, sink in config.sinks.items():
+        if chosen in ("", f"deliver/{name}"):
+            deliver.add_delivery(dataflow, config, sink)
+            parts |= deliver.parts(sink)
+    return dataflow, {f"{_FLOW}.{step}": names for step, names in parts.items()}
+
+
+def _prepare_recovery(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    name: str,
+    parts: Mapping[str, list[str]],
+) -> None:
+    """Prepare the folder of Bytewax's own `-r`, whose other arguments are none of our business."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(
+        "-r", "--recovery-directory", default=environment.get("BYTEWAX_RECOVERY_DIRECTORY")
+    )
+    parser.add_argument(
+        "-i", "--process-id", type=int, default=environment.get("BYTEWAX_PROCESS_ID")
+    )
+    known, _ = parser.parse_known_args(arguments)
+    if known.recovery_directory is None:
+        return
+    folder = Path(known.recovery_directory)
+    if known.process_id in (None, 0):
+        recovery.prepare(folder, name, parts)
+    else:
+        recovery.await_prepared(folder)

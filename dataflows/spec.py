@@ -1,0 +1,287 @@
+"""`waxtap.yaml`: read, checked, and turned into what the flows are built from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from connectors import registry
+from connectors.errors import ConfigError
+from connectors.jetstream.spec import NatsSpec
+from connectors.jetstream.topics import filter_subjects
+from dataflows import references
+from dataflows.places import placing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,38}")
+_Model = TypeVar("_Model", bound=BaseModel)
+# A word out of the file; what the parser calls by a name of its own stands in angle brackets.
+_QUOTED = re.compile(r"""(?:'|")((?<=')[^']*|(?<=")[^"]*)(?:'|")""")
+# What pydantic says in Python's terms, in those of a YAML file.
+_PROBLEMS = {
+    "extra_forbidden": "unknown key",
+    "missing": "the key is missing",
+    "tuple_type": "a list is expected here",
+    "model_type": "a mapping of names is expected here",
+}
+_SECTIONS = ("nats", "sources", "topics", "sinks")
+
+
+class TopicSpec(BaseModel):
+    """How a topic is laid out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partitions: Annotated[int, Field(ge=1, le=1024)] = 1
+
+
+class _SourceOptions(BaseModel):
+    """What every source takes, whatever its type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    accept: tuple[str, ...] = ()
+
+
+class _SinkOptions(BaseModel):
+    """What every sink takes, whatever its type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    topics: tuple[str, ...] = Field(min_length=1)
+    sources: tuple[str, ...] = Field(default=(), alias="from")
+    accept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One entry of `sources`.
+
+    Attributes:
+        name: Its key.
+        type: Which connector.
+        spec: The connector's own, validated settings.
+        accept: Losses that the owner has accepted, by the tokens that the errors named.
+    """
+
+    name: str
+    type: str
+    spec: BaseModel
+    accept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """One entry of `sinks`.
+
+    Attributes:
+        name: Its key.
+        type: Which connector.
+        spec: The connector's own, validated settings.
+        topics: Patterns; a trailing `*` takes everything below.
+        sources: Names of the sources whose streams it reads.
+        accept: Losses that the owner has accepted, by the tokens that the errors named.
+    """
+
+    name: str
+    type: str
+    spec: BaseModel
+    topics: tuple[str, ...]
+    sources: tuple[str, ...]
+    accept: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, valid configuration."""
+
+    nats: NatsSpec
+    sources: dict[str, SourceConfig]
+    sinks: dict[str, SinkConfig]
+    topics: dict[str, TopicSpec]
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Config:
+    """Read the configuration in `path`.
+
+    Raises:
+        ConfigError: The file cannot be read, or says something that it may not; the message names
+            the path of each wrong place.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            "config.unreadable",
+            f"the configuration cannot be read: {reason}",
+            where=str(path),
+            cure="set WAXTAP_CONFIG to the path of your waxtap.yaml",
+        ) from error
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
+    except yaml.YAMLError as error:
+        raise ConfigError("config.not_yaml", _told(error), where=str(path)) from None
+    return parse(tree, environment, str(path))
+
+
+def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml") -> Config:
+    """Check a document that YAML has read from the file `name`. Raises ConfigError as `load`."""
+    document = _mapping(references.resolve(tree, environment), name)
+    for key in document:
+        if key not in _SECTIONS:
+            raise ConfigError(
+                "config.unknown_key",
+                "unknown key",
+                where=key,
+                cure=f"known: {', '.join(_SECTIONS)}",
+            )
+    if "nats" not in document:
+        raise ConfigError(
+            "config.missing",
+            "the section is missing",
+            where="nats",
+            cure='nats: {url: "nats://127.0.0.1:4222"}',
+        )
+    sources = _section(document, "sources")
+    sinks = _section(document, "sinks")
+    if not sources:
+        raise ConfigError(
+            "config.missing",
+            "no source is configured",
+            where="sources",
+            cure='sources: {shop: {type: postgres, dsn: "${SHOP_DSN}"}}',
+        )
+    return Config(
+        nats=_validated(NatsSpec, document["nats"], "nats"),
+        sources={name: _source(name, entry) for name, entry in sources.items()},
+        sinks={name: _sink(name, entry, tuple(sources)) for name, entry in sinks.items()},
+        topics={
+            name: _validated(TopicSpec, entry, f"topics.{name}")
+            for name, entry in _mapping(document.get("topics") or {}, "topics").items()
+        },
+    )
+
+
+def _source(name: str, entry: dict[str, object]) -> SourceConfig:
+    where = f"sources.{name}"
+    kind, options, own = _split(entry, where, _SourceOptions, registry.source_types())
+    spec = _validated(registry.source_spec(kind), own, where)
+    common = _validated(_SourceOptions, options, where)
+    return SourceConfig(name, kind, spec, common.accept)
+
+
+def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkConfig:
+    where = f"sinks.{name}"
+    kind, options, own = _split(entry, where, _SinkOptions, registry.sink_types())
+    spec = _validated(registry.sink_spec(kind), own, where)
+    common = _validated(_SinkOptions, options, where)
+    with placing(where, ("topics",)):
+        filter_subjects(known[0] if known else "source", common.topics)
+    for source in common.sources:
+        if source not in known:
+            raise ConfigError(
+                "config.unknown_source",
+                f"there is no source {source!r}",
+                where=f"{where}.from",
+                cure=f"known: {', '.join(known)}",
+            )
+    return SinkConfig(name, kind, spec, common.topics, common.sources or known, common.accept)
+
+
+def _split(
+    entry: dict[str, object], where: str, common: type[BaseModel], types: list[str]
+) -> tuple[str, dict[str, object], dict[str, object]]:
+    kind = entry.get("type")
+    if not isinstance(kind, str) or kind not in types:
+        raise ConfigError(
+            "config.unknown_type",
+            f"{kind!r} is not a known type",
+            where=f"{where}.type",
+            cure=f"known: {', '.join(types)}",
+        )
+    names = {field.alias or name for name, field in common.model_fields.items()}
+    options = {key: value for key, value in entry.items() if key in names}
+    own = {key: value for key, value in entry.items() if key not in names}
+    return kind, options, own
+
+
+def _section(document: dict[str, object], section: str) -> dict[str, dict[str, object]]:
+    entries = _mapping(document.get(section) or {}, section)
+    for name in entries:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                "config.bad_name",
+                "a name is 1 to 39 of a-z, 0-9, _ and -",
+                where=f"{section}.{name}",
+            )
+    return {name: _mapping(entry, f"{section}.{name}") for name, entry in entries.items()}
+
+
+def _mapping(tree: object, where: str) -> dict[str, object]:
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(
+            "config.not_a_mapping",
+            "a mapping of names is expected here",
+            where=where,
+        )
+    return tree
+
+
+def _validated(model: type[_Model], tree: object, where: str) -> _Model:
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        # Never the input itself: it may hold a secret.
+        found = error.errors(include_input=False, include_url=False, include_context=False)
+        problems = [
+            (".".join([where, *map(str, one["loc"])]), _PROBLEMS.get(one["type"], one["msg"]))
+            for one in found
+        ]
+        first, *rest = problems
+        more = "".join(f"; {place}: {message}" for place, message in rest)
+        unknown = any(one["type"] == "extra_forbidden" and len(one["loc"]) == 1 for one in found)
+        names = (field.alias or name for name, field in model.model_fields.items())
+        cure = f"known: {', '.join(names)}" if unknown else ""
+        raise ConfigError("config.invalid", first[1] + more, where=first[0], cure=cure) from None
+
+
+def _told(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without what the file says there: it may be a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    problem = error.problem or "it is not YAML"
+    if not isinstance(error, _WrittenTwiceError):
+        problem = _QUOTED.sub(_masked, problem)
+    mark = error.problem_mark
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
+
+
+def _masked(quoted: re.Match[str]) -> str:
+    word = quoted[1]
+    return quoted[0] if len(word) < 2 or word.startswith("<") else "…"
+
+
+class _WrittenTwiceError(yaml.constructor.ConstructorError):
+    """A key stands twice in one mapping."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice instead of letting the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise _WrittenTwiceError(
+                    None, None, f"the key {key.value!r} is written twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
