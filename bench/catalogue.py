@@ -1,0 +1,112 @@
+"""Every measure of the table: its key, its unit, and what it is meant to reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a measure is meant to reach.
+
+    Attributes:
+        sense: `>=` or `<=`.
+        value: The bound, or the factor when `times` is given.
+        times: The key of another measure that `value` multiplies; empty for an absolute bound.
+    """
+
+    sense: Literal[">=", "<="]
+    value: float
+    times: str = ""
+
+    def bound(self, figures: Mapping[str, float | None]) -> float | None:
+        """The number to compare with; None while the other measure is not known."""
+        if not self.times:
+            return self.value
+        other = figures.get(self.times)
+        return None if other is None else self.value * other
+
+    def met(self, figure: float | None, figures: Mapping[str, float | None]) -> bool | None:
+        """Whether `figure` reaches the target; None where that cannot be said."""
+        bound = self.bound(figures)
+        if figure is None or bound is None:
+            return None
+        return figure >= bound if self.sense == ">=" else figure <= bound
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A line of the table.
+
+    Attributes:
+        key: Its name in the results.
+        label: What a reader is told.
+        unit: Of the figure.
+        digits: Behind the decimal point.
+        published: Whether it is a key of `latest.json`.
+        targets: What it is meant to reach.
+    """
+
+    key: str
+    label: str
+    unit: str
+    digits: int = 0
+    published: bool = True
+    targets: tuple[Target, ...] = ()
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "capture_per_s",
+        "capture: backlog to acknowledged in JetStream",
+        "changes/s",
+        targets=(Target(">=", 25_000), Target(">=", 8, "debezium_publish_per_s")),
+    ),
+    Measure(
+        "capture_cpu_us",
+        "capture: CPU of our process, a change",
+        "µs",
+        digits=1,
+        targets=(Target("<=", 20),),
+    ),
+    Measure(
+        "capture_per_cpu_s",
+        "capture: changes a CPU second",
+        "changes",
+        targets=(
+            Target(">=", 5, "debezium_publish_per_cpu_s"),
+            Target(">=", 3, "debezium_noop_per_cpu_s"),
+        ),
+    ),
+    Measure("capture_start_cpu_s", "capture: CPU until the first change", "s", 2, published=False),
+    Measure("rss_capture_mb", "capture: peak memory", "MB", targets=(Target("<=", 200),)),
+    Measure("recvlogical_per_s", "pg_recvlogical to /dev/null", "changes/s"),
+    Measure("rss_recvlogical_mb", "pg_recvlogical: peak memory", "MB", published=False),
+    Measure("debezium_noop_per_s", "Debezium doing nothing", "changes/s", published=False),
+    Measure("debezium_noop_per_cpu_s", "Debezium doing nothing: changes a CPU second", "changes"),
+    Measure("rss_debezium_noop_mb", "Debezium doing nothing: peak memory", "MB", published=False),
+    Measure("debezium_publish_per_s", "Debezium publishing to JetStream", "changes/s"),
+    Measure("debezium_publish_per_cpu_s", "Debezium publishing: changes a CPU second", "changes"),
+    Measure("rss_debezium_publish_mb", "Debezium publishing: peak memory", "MB", published=False),
+    Measure(
+        "deliver_pg_per_s",
+        "deliver: JetStream to committed in PostgreSQL",
+        "changes/s",
+        targets=(Target(">=", 25_000),),
+    ),
+    Measure("deliver_cpu_us", "deliver: CPU of our process, a change", "µs", 1, published=False),
+    Measure("rss_deliver_mb", "deliver: peak memory", "MB", targets=(Target("<=", 200),)),
+    Measure("latency_rate_per_s", "latency: rate that the writer kept", "changes/s", 0, False),
+    Measure("stream_p50_ms", "commit to JetStream, p50", "ms", 1),
+    Measure("stream_p95_ms", "commit to JetStream, p95", "ms", 1, published=False),
+    Measure("stream_p99_ms", "commit to JetStream, p99", "ms", 1),
+    Measure("target_p50_ms", "commit to target, p50", "ms", 1, targets=(Target("<=", 20),)),
+    Measure("target_p95_ms", "commit to target, p95", "ms", 1, published=False),
+    Measure("target_p99_ms", "commit to target, p99", "ms", 1, targets=(Target("<=", 150),)),
+    Measure("rss_latency_capture_mb", "capture at that rate: peak memory", "MB", 0, False),
+    Measure("rss_latency_deliver_mb", "deliver at that rate: peak memory", "MB", 0, False),
+)
+
+PUBLISHED: tuple[str, ...] = tuple(measure.key for measure in MEASURES if measure.published)

@@ -1,0 +1,78 @@
+"""The product's flows, run as a user runs them: `python -m bytewax.run dataflows.main`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.backlog import PUBLICATION, TABLE
+from bench.process import MeasuredProcess
+
+SOURCE = "bench"
+STREAM = f"CDC_{SOURCE}"
+# The messages of changes: checkpoints and the like lie under other subjects.
+CHANGES = f"CDC.{SOURCE}.db.>"
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a flow is connected to.
+
+    Attributes:
+        folder: For the configuration and the logs.
+        nats_url: Of the NATS server.
+        source_dsn: Of the source database.
+        target_dsn: Of the target database.
+        slot: The slot to capture from; it must exist.
+    """
+
+    folder: Path
+    nats_url: str
+    source_dsn: str
+    target_dsn: str
+    slot: str
+
+    def start(self, flow: str) -> MeasuredProcess:
+        """Start one flow, such as `capture/bench`, in a process of its own."""
+        name = flow.replace("/", "-")
+        self.folder.mkdir(exist_ok=True)
+        configuration = self.folder / "waxtap.yaml"
+        configuration.write_text(self._yaml())
+        return MeasuredProcess(
+            flow,
+            [sys.executable, "-m", "bytewax.run", "dataflows.main"],
+            log=self.folder / f"{name}.log",
+            environment={
+                "PYTHONPATH": str(_ROOT),
+                "WAXTAP_CONFIG": str(configuration),
+                "WAXTAP_FLOW": flow,
+                "BENCH_DSN": self.source_dsn,
+                "TARGET_DSN": self.target_dsn,
+            },
+            folder=self.folder,
+        )
+
+    def _yaml(self) -> str:
+        """The configuration; JSON is YAML."""
+        return json.dumps(
+            {
+                "nats": {"url": self.nats_url},
+                "sources": {
+                    SOURCE: {
+                        "type": "postgres",
+                        "dsn": "${BENCH_DSN}",
+                        "tables": [f"public.{TABLE}"],
+                        "publication": PUBLICATION,
+                        "slot": self.slot,
+                        "create": False,
+                    }
+                },
+                "sinks": {
+                    "target": {"type": "postgres", "dsn": "${TARGET_DSN}", "topics": ["db.*"]}
+                },
+            },
+            indent=2,
+        )

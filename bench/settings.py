@@ -1,0 +1,61 @@
+"""How much each benchmark does: the full table and the quick one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes of one invocation.
+
+    Attributes:
+        name: `full` or `quick`.
+        runs: Repetitions of each benchmark; the table shows their median.
+        changes: Rows of the backlog that is captured, received and delivered.
+        transaction_rows: Rows of each of the backlog's transactions.
+        noop_changes: How much of the backlog Debezium reads with the handler that does nothing.
+        publish_changes: How much of the backlog Debezium publishes.
+        rate: Changes per second of the paced writer.
+        warmup_seconds: How long the paced writer runs before a latency counts.
+        window_seconds: How long one latency run lasts.
+        timeout_seconds: When a single run is given up.
+    """
+
+    name: str
+    runs: int
+    changes: int
+    transaction_rows: int
+    noop_changes: int
+    publish_changes: int
+    rate: int
+    warmup_seconds: float
+    window_seconds: float
+    timeout_seconds: float
+
+
+FULL = Settings(
+    name="full",
+    runs=3,
+    changes=1_000_000,
+    transaction_rows=1000,
+    noop_changes=1_000_000,
+    publish_changes=200_000,
+    rate=1000,
+    warmup_seconds=5,
+    window_seconds=60,
+    timeout_seconds=900,
+)
+
+QUICK = Settings(
+    name="quick",
+    runs=3,
+    changes=100_000,
+    transaction_rows=1000,
+    noop_changes=100_000,
+    publish_changes=10_000,
+    rate=1000,
+    warmup_seconds=2,
+    window_seconds=5,
+    timeout_seconds=120,
+)
