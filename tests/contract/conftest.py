@@ -1,0 +1,64 @@
+"""Every connector's adapter: a new connector adds its line here and passes the suites."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from control.servers.postgres import PostgresServer
+from control.servers.postgres_programs import find_programs
+from tests.contract.postgres_sink import PostgresSinkAdapter
+from tests.contract.postgres_source import PostgresSourceAdapter
+from tests.servers.require import obtain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.contract.sink_adapter import SinkAdapter
+    from tests.contract.source_adapter import SourceAdapter
+
+# type of the connector: its adapter, and the fixture of the server that the adapter takes
+SOURCES = {"postgres": (PostgresSourceAdapter, "mortal_postgres")}
+SINKS = {"postgres": (PostgresSinkAdapter, "mortal_postgres")}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each suite every connector, and each loss of history a test of its own."""
+    if "source_type" in metafunc.fixturenames:
+        if "loss" in metafunc.fixturenames:
+            losses = [(kind, loss) for kind, entry in SOURCES.items() for loss in entry[0].LOSSES]
+            metafunc.parametrize(("source_type", "loss"), losses)
+        else:
+            metafunc.parametrize("source_type", SOURCES)
+    if "sink_type" in metafunc.fixturenames:
+        metafunc.parametrize("sink_type", SINKS)
+
+
+@pytest.fixture(scope="package")
+def mortal_postgres() -> Iterator[PostgresServer]:
+    """A server that the suites kill and start again."""
+    programs = obtain("postgres", find_programs, "postgresql")
+    with PostgresServer({"fsync": "off", "max_connections": "200"}, programs=programs) as server:
+        yield server
+
+
+@pytest.fixture
+def source_adapter(source_type: str, request: pytest.FixtureRequest) -> Iterator[SourceAdapter]:
+    adapter_class, server = SOURCES[source_type]
+    adapter = adapter_class(request.getfixturevalue(server))
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture
+def sink_adapter(sink_type: str, request: pytest.FixtureRequest) -> Iterator[SinkAdapter]:
+    adapter_class, server = SINKS[sink_type]
+    adapter = adapter_class(request.getfixturevalue(server))
+    yield adapter
+    adapter.close()
+
+
+@pytest.fixture(scope="session")
+def connectors_under_contract() -> tuple[set[str], set[str]]:
+    return set(SOURCES), set(SINKS)

@@ -1,0 +1,48 @@
+"""The configurations that README, examples and demo show are valid."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dataflows.spec import load
+
+_ROOT = Path(__file__).parents[2]
+_ENVIRONMENT = {"SHOP_DSN": "dbname=shop", "WAREHOUSE_DSN": "dbname=warehouse"}
+
+
+def test_the_example_is_valid() -> None:
+    config = load(_ROOT / "examples" / "waxtap.yaml", _ENVIRONMENT)
+    assert list(config.sources) == ["shop"]
+    assert list(config.sinks) == ["warehouse"]
+    assert config.topics["db.orders"].partitions == 2
+
+
+@pytest.mark.parametrize("document", ["README.md"])
+def test_the_documents_examples_are_valid(document: str, tmp_path: Path) -> None:
+    text = (_ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    assert blocks
+    for indent, block in blocks:
+        path = tmp_path / "waxtap.yaml"
+        path.write_text(re.sub(f"^{indent}", "", block, flags=re.MULTILINE), encoding="utf-8")
+        assert load(path, _ENVIRONMENT).sources
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    text = (_ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (_ROOT / link.partition("#")[0]).exists()] == []
+
+
+def test_every_make_target_that_the_documents_name_exists() -> None:
+    makefile = (_ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    for document in ("README.md", "CHANGELOG.md"):
+        text = (_ROOT / document).read_text(encoding="utf-8")
+        named = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", text))
+        assert named
+        assert named <= targets
