@@ -236,13 +236,20 @@ class Consumer:
             return
         self._looked = now
         end = self._check_stream().state.last_seq
-        if end <= self._seen or self._incoming:
+        if end <= self._seen or self._has_messages():
             return
         for subject in self._claim.share.subjects:
             if api.next_message(self._connection, self._stream, self._seen + 1, subject):
                 return
-        if not self._incoming:
+        if not self._has_messages():
             self._seen = end
+
+    def _has_messages(self) -> bool:
+        """Whether messages wait to be taken; heartbeats, which beat in time with `_look`, are none.
+
+        A copy, since the I/O thread appends meanwhile.
+        """
+        return any(header[8:9] != b" " for _, _, header, _ in self._incoming.copy())
 
     def _check_stream(self) -> api.StreamInfo:
         info = api.stream_info(self._connection, self._stream)

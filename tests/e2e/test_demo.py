@@ -67,7 +67,7 @@ def read_until(demo: subprocess.Popen[str], words: str) -> str:
 def runs(process: ProcessIdentity, flow: str) -> bool:
     try:
         environment = Path(f"/proc/{process.pid}/environ").read_bytes()
-    except ProcessLookupError:  # one of PostgreSQL's short-lived processes
+    except (FileNotFoundError, ProcessLookupError):  # one of PostgreSQL's short-lived processes
         return False
     return f"WAXTAP_FLOW={flow}".encode() in environment.split(b"\0")
 

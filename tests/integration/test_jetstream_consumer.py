@@ -228,6 +228,33 @@ def test_what_a_sink_does_not_want_moves_its_offset(
     assert seen == [6]
 
 
+def test_a_heartbeat_in_the_wrong_moment_does_not_hold_the_offset(
+    nats: NatsSpec, publisher: Publisher, consume: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(publisher, 1, 5)
+    assert len(read(consume(claim(nats)), 5)) == 5
+    quiet = consume(claim(nats, ["db.orders"], epoch=2))
+    look = api.next_message
+
+    def beaten(
+        connection: Connection, stream: str, sequence: int, subject: str
+    ) -> api.StoredMessage | None:
+        quiet._incoming.append((b"inbox", b"", b"NATS/1.0 100 Idle Heartbeat\r\n\r\n", b""))
+        return look(connection, stream, sequence, subject)
+
+    monkeypatch.setattr(api, "next_message", beaten)
+    upto: list[int] = []
+
+    def advanced() -> bool:
+        batch = quiet.read()
+        if batch is not None:
+            upto.append(batch.upto)
+        return bool(upto)
+
+    until(advanced, patience=8.0)
+    assert upto == [6]
+
+
 def test_expired_messages_are_a_gap_until_accepted(
     nats: NatsSpec, publisher: Publisher, consume: Open
 ) -> None:
