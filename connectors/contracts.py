@@ -14,9 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import NamedTuple, Protocol
+from json import dumps, loads
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from threading import Event
 
 # A chunk holds at most this many changes: JetStream's limit for one atomic batch is 1000.
 CHUNK_CHANGES = 1000
@@ -94,6 +99,8 @@ class Change(NamedTuple):
             `UNAVAILABLE` for them.
         json_nulls: Columns of `after` whose value is the JSON null, which the envelope writes like
             an SQL NULL; columns whose `Column.json` is `json`, not arrays of such values.
+        failed: Empty, or why a pipeline could not work on the change, which is then stored as it
+            came (`Failure.encoded`): it is a dead letter to every sink that reads it.
     """
 
     op: str
@@ -105,6 +112,31 @@ class Change(NamedTuple):
     envelope: bytes
     unavailable: tuple[str, ...] = ()
     json_nulls: tuple[str, ...] = ()
+    failed: str = ""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a filter or a transform could not work on a change.
+
+    Attributes:
+        pipeline: Whose: a pipeline's name, or `sinks.<name>` for a sink's own steps.
+        code: Stable dotted identifier, such as `filter.no_such_field`.
+        message: What is wrong, without the row's values.
+    """
+
+    pipeline: str
+    code: str
+    message: str
+
+    @property
+    def encoded(self) -> str:
+        """JSON in ASCII on one line, as it is stored in a header; `decode` reads it back."""
+        return dumps([self.pipeline, self.code, self.message], separators=(",", ":"))
+
+    @staticmethod
+    def decode(text: str) -> Failure:
+        """Read what `encoded` wrote."""
+        return Failure(*loads(text))
 
 
 # Stands in `after` for a column whose value the log did not carry (Debezium's own marker).
@@ -206,6 +238,7 @@ class Delivered(NamedTuple):
         envelope: As in `Change`; large rows are already resolved.
         unavailable: As in `Change`.
         json_nulls: As in `Change`.
+        failed: As in `Change`.
     """
 
     sequence: int
@@ -218,6 +251,7 @@ class Delivered(NamedTuple):
     envelope: bytes
     unavailable: tuple[str, ...] = ()
     json_nulls: tuple[str, ...] = ()
+    failed: str = ""
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -232,6 +266,8 @@ class Share(msgspec.Struct, frozen=True):
         end: Set when the stream was truncated and the owner accepts that: the sequence behind
             which it was cut off. What the target holds of later ones does not count, they will be
             given anew.
+        begin: The offset of a subject of which the target knows nothing yet, not even by an earlier
+            stream of the same name.
     """
 
     sink: str
@@ -239,6 +275,7 @@ class Share(msgspec.Struct, frozen=True):
     created: str
     subjects: tuple[str, ...]
     end: int | None = None
+    begin: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -267,17 +304,34 @@ class Batch:
 
     Attributes:
         claim: The writer's right to write.
-        changes: May be empty: then only the offset advances.
+        changes: May be empty: then only the offset advances. Several may have the same sequence,
+            where a sink's transform has made several of one; they stand together.
         upto: Every message of the share up to this sequence is in this batch or an earlier one.
+        complete: No transaction of the source goes across this sequence: every message of it, of
+            whatever topic, is at or below it or behind it. The largest such sequence that is known
+            up to `upto`; of use to a sink that applies transactions whole.
     """
 
     claim: Claim
     changes: list[Delivered]
     upto: int
+    complete: int = 0
 
 
 class SinkWriter(Protocol):
-    """Writes one share's batches, in order. Used by one thread at a time."""
+    """Writes one share's batches, in order. Used by one thread at a time.
+
+    After an error that `write`, `flush` or `replay` has raised a writer is of no use any more: it
+    is closed, and `Sink.open` makes another one for the same claim.
+    """
+
+    @property
+    def stored(self) -> int:
+        """Everything that was written up to this sequence is stored together with its offset.
+
+        Never goes back; may be read at any time, also after an error. 0 before the first.
+        """
+        ...
 
     def write(self, batch: Batch) -> None:
         """Take a batch over; it may still be under way when the call returns.
@@ -286,13 +340,35 @@ class SinkWriter(Protocol):
 
         Raises:
             FencedError: A newer claim exists.
-            PermanentError: A change of this or an earlier batch is refused for good; the batches
-                from that one on were not stored.
+            PermanentError: A change of this or an earlier batch is refused for good, its
+                `sequence` named where it is known; `stored` lies below it. A target without
+                transactions may have taken later changes already: writing them again does no harm.
         """
         ...
 
     def flush(self) -> None:
-        """Return once everything written is stored together with its offset. Raises as `write`."""
+        """Return once everything written is stored together with its offset. Raises as `write`.
+
+        A sink that applies transactions whole may keep the beginning of one back.
+        """
+        ...
+
+    def replay(self, changes: Sequence[Delivered]) -> None:
+        """Store dead letters, behind everything that was written; the offset does not move.
+
+        Returns when they are stored, all of them. A target with transactions takes each of them
+        once: one that it has been given before, by an earlier call whose caller did not live to
+        hear of it, is left out. Transient failures are retried inside, without end.
+
+        Args:
+            changes: In the order in which they are to be applied. Their sequences lie at or below
+                the offset; changes of the same sequence stand together.
+
+        Raises:
+            FencedError: A newer claim exists.
+            PermanentError: One of them is refused again, its `sequence` named where it is known;
+                a target with transactions has stored none of them.
+        """
         ...
 
     def close(self) -> None:
@@ -300,8 +376,53 @@ class SinkWriter(Protocol):
         ...
 
 
+class OffsetStore(Protocol):
+    """Keeps claims and offsets for sinks whose target cannot. Usable from any thread.
+
+    What the sink stores and its offset are two steps then: after a crash the changes behind the
+    stored offset are delivered once more.
+    """
+
+    def claim(self, share: Share) -> Claim:
+        """Take the next epoch of a share and read where it stands; older claims are fenced.
+
+        Raises:
+            ConfigError: The store cannot be used.
+            RetryableError: It cannot be reached.
+        """
+        ...
+
+    def store(self, claim: Claim, upto: int) -> None:
+        """Note that the target holds every message of the share up to `upto`; never goes back.
+
+        Raises:
+            FencedError: A newer claim exists.
+            RetryableError: The store cannot be reached; the same call may be repeated.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """What the flow gives to a sink.
+
+    Attributes:
+        stop: Once set, a writer no longer waits for a target that is away: `write`, `flush` and
+            `replay` raise RetryableError.
+        offsets: For a target that cannot hold its own.
+    """
+
+    stop: Event
+    offsets: OffsetStore
+
+
 class Sink(Protocol):
     """A configured sink."""
+
+    @property
+    def whole_transactions(self) -> bool:
+        """Whether it applies the source's transactions whole, and so needs `Batch.complete`."""
+        ...
 
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.

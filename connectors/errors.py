@@ -33,7 +33,7 @@ class WaxtapError(Exception):
         self.cure = cure
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.code, self.message, self.where, self.cure)
+        return _rebuild, (type(self), self.code, self.message, self.where, self.cure, vars(self))
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
@@ -42,9 +42,16 @@ class WaxtapError(Exception):
 
 
 def _rebuild(
-    kind: type[WaxtapError], code: str, message: str, where: str, cure: str
+    kind: type[WaxtapError],
+    code: str,
+    message: str,
+    where: str,
+    cure: str,
+    fields: dict[str, object],
 ) -> WaxtapError:
-    return kind(code, message, where=where, cure=cure)
+    error = kind(code, message, where=where, cure=cure)
+    vars(error).update(fields)
+    return error
 
 
 class RetryableError(WaxtapError):
@@ -52,7 +59,18 @@ class RetryableError(WaxtapError):
 
 
 class PermanentError(WaxtapError):
-    """The target refuses this change and always will."""
+    """The target refuses this change and always will.
+
+    Attributes:
+        sequence: The stream's sequence of the change that is refused; 0 when all that is known is
+            that it is among those that were written.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, where: str = "", cure: str = "", sequence: int = 0
+    ) -> None:
+        super().__init__(code, message, where=where, cure=cure)
+        self.sequence = sequence
 
 
 class FatalError(WaxtapError):

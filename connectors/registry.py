@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from threading import Event
 
     from pydantic import BaseModel
 
-    from connectors.contracts import Sink, Source
+    from connectors.contracts import Sink, SinkContext, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +65,10 @@ def source(kind: str, name: str, spec: BaseModel, accept: Collection[str]) -> So
     return make(name, spec, accept)
 
 
-def sink(kind: str, name: str, spec: BaseModel, stop: Event) -> Sink:
-    """Make a sink from its validated configuration; nothing is connected yet.
-
-    Once `stop` is set, its writers no longer wait for a target that is away.
-    """
-    make = cast("Callable[[str, BaseModel, Event], Sink]", _load(_SINKS[kind].connector))
-    return make(name, spec, stop)
+def sink(kind: str, name: str, spec: BaseModel, context: SinkContext) -> Sink:
+    """Make a sink from its validated configuration; nothing is connected yet."""
+    make = cast("Callable[[str, BaseModel, SinkContext], Sink]", _load(_SINKS[kind].connector))
+    return make(name, spec, context)
 
 
 def _load(reference: str) -> object:

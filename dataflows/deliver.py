@@ -16,14 +16,18 @@ import bytewax.operators as op
 import structlog
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from msgspec.structs import replace
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts import Batch
+from connectors.contracts import Batch, SinkContext
 from connectors.errors import RetryableError
+from connectors.jetstream.begin import behind_end, behind_time
 from connectors.jetstream.consumer import Consumer, share
 from connectors.jetstream.expiry import shortened
+from connectors.jetstream.offsets import KvOffsets
 from connectors.jetstream.stream import stream_name
+from dataflows.gathering import Gathering
 from dataflows.pacing import Backoff, Pace
 from dataflows.places import placing
 from dataflows.reporting import remembering
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 
     from bytewax.dataflow import Dataflow
 
-    from connectors.contracts import Sink, SinkWriter
+    from connectors.contracts import Share, Sink, SinkWriter
     from connectors.jetstream.spec import NatsSpec
     from dataflows.spec import Config, SinkConfig
 
@@ -44,7 +48,8 @@ log = structlog.get_logger()
 
 def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     """Add the delivery into `sink` to a dataflow."""
-    target = registry.sink(sink.type, sink.name, sink.spec, stopping)
+    context = SinkContext(stopping, KvOffsets(config.nats))
+    target = registry.sink(sink.type, sink.name, sink.spec, context)
 
     batches = op.input(f"deliver_{sink.name}", flow, DeliverySource(config.nats, sink, target))
     changed = op.map(f"transform_{sink.name}", batches, transform)
@@ -95,6 +100,7 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
         self._consumer: Consumer | None = None
         self._emitted = 0
         self._confirmable = 0
+        self._gathering = Gathering(sink.options.batch)
         self._pace, self._backoff = Pace(), Backoff(longest=5.0)
 
     @override
@@ -108,7 +114,9 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
         if self._confirmable:
             self._consumer.confirm(self._confirmable)
             self._confirmable = 0
-        batch = self._consumer.read()
+        if not self._gathering.full and (read := self._consumer.read()) is not None:
+            self._gathering.add(read)
+        batch = self._gathering.take()
         if batch is None:
             self._pace.rested()
             return ()
@@ -121,18 +129,21 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
         self._pace.rested()
         if not self._backoff.due():
             return
+        options = self._sink.options
         try:
-            found = share(self._nats, self._sink.name, self._stream, self._sink.topics)
+            found = share(self._nats, self._sink.name, self._stream, options.topics)
             if found is None:
                 if self._backoff.failed():
                     log.info("waiting for the stream", sink=self._sink.name, stream=self._stream)
                 return
+            found = replace(found, begin=self._begin(found))
             with placing(f"sinks.{self._sink.name}", type(self._sink.spec).model_fields):
                 claim = self._target.claim(found)
-            truncated = shortened(self._nats, claim, self._sink.accept)
+            truncated = shortened(self._nats, claim, options.accept)
             if truncated is not None:
                 claim = self._target.claim(truncated)
-            self._consumer = Consumer(self._nats, claim, self._sink.accept)
+            whole = self._target.whole_transactions
+            self._consumer = Consumer(self._nats, claim, options.accept, whole=whole)
         except RetryableError as error:
             if self._backoff.failed():
                 log.warning(
@@ -154,6 +165,15 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
             epoch=claim.epoch,
             after=min(claim.offsets.values()),
         )
+
+    def _begin(self, found: Share) -> int:
+        """Behind which sequence a sink begins that has nothing yet."""
+        start = self._sink.options.start
+        if start.end:
+            return behind_end(self._nats, found)
+        if start.time is not None:
+            return behind_time(self._nats, found, start.time)
+        return start.sequence - 1 if start.sequence else 0
 
     @override
     def next_awake(self) -> datetime | None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from connectors import registry
 from connectors.errors import ConfigError
 from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.topics import filter_subjects
 from dataflows import references
+from dataflows.options import SinkOptions, SourceOptions, TopicSpec
 from dataflows.places import placing
 
 if TYPE_CHECKING:
@@ -32,32 +33,6 @@ _PROBLEMS = {
     "model_type": "a mapping of names is expected here",
 }
 _SECTIONS = ("nats", "sources", "topics", "sinks")
-
-
-class TopicSpec(BaseModel):
-    """How a topic is laid out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    partitions: Annotated[int, Field(ge=1, le=1024)] = 1
-
-
-class _SourceOptions(BaseModel):
-    """What every source takes, whatever its type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    accept: tuple[str, ...] = ()
-
-
-class _SinkOptions(BaseModel):
-    """What every sink takes, whatever its type."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-    topics: tuple[str, ...] = Field(min_length=1)
-    sources: tuple[str, ...] = Field(default=(), alias="from")
-    accept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +60,15 @@ class SinkConfig:
         name: Its key.
         type: Which connector.
         spec: The connector's own, validated settings.
-        topics: Patterns; a trailing `*` takes everything below.
         sources: Names of the sources whose streams it reads.
-        accept: Losses that the owner has accepted, by the tokens that the errors named.
+        options: What every sink takes.
     """
 
     name: str
     type: str
     spec: BaseModel
-    topics: tuple[str, ...]
     sources: tuple[str, ...]
-    accept: tuple[str, ...]
+    options: SinkOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +145,17 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
 
 def _source(name: str, entry: dict[str, object]) -> SourceConfig:
     where = f"sources.{name}"
-    kind, options, own = _split(entry, where, _SourceOptions, registry.source_types())
+    kind, options, own = _split(entry, where, SourceOptions, registry.source_types())
     spec = _validated(registry.source_spec(kind), own, where)
-    common = _validated(_SourceOptions, options, where)
+    common = _validated(SourceOptions, options, where)
     return SourceConfig(name, kind, spec, common.accept)
 
 
 def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkConfig:
     where = f"sinks.{name}"
-    kind, options, own = _split(entry, where, _SinkOptions, registry.sink_types())
+    kind, options, own = _split(entry, where, SinkOptions, registry.sink_types())
     spec = _validated(registry.sink_spec(kind), own, where)
-    common = _validated(_SinkOptions, options, where)
+    common = _validated(SinkOptions, options, where)
     with placing(where, ("topics",)):
         filter_subjects(known[0] if known else "source", common.topics)
     for source in common.sources:
@@ -193,7 +166,7 @@ def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkCo
                 where=f"{where}.from",
                 cure=f"known: {', '.join(known)}",
             )
-    return SinkConfig(name, kind, spec, common.topics, common.sources or known, common.accept)
+    return SinkConfig(name, kind, spec, common.sources or known, common)
 
 
 def _split(

@@ -6,6 +6,9 @@ tools=$1
 "$(dirname "$0")/../.venv/bin/python" -m venv "$tools"
 "$tools/bin/pip" install -q --disable-pip-version-check uv
 
+# Every connector, since the tests run them all.
+CONNECTORS="--extra elasticsearch --extra mysql --extra webhook"
+
 lock() {
 	output=requirements/$1
 	shift
@@ -16,6 +19,6 @@ lock() {
 }
 
 lock runtime.txt pyproject.toml
-lock dev.txt pyproject.toml requirements/tools.in --extra dev --extra demo
-lock bench.txt pyproject.toml requirements/tools.in --extra dev --extra demo --extra bench
+lock dev.txt pyproject.toml requirements/tools.in --extra dev --extra demo $CONNECTORS
+lock bench.txt pyproject.toml requirements/tools.in --extra dev --extra demo --extra bench $CONNECTORS
 rm -rf "$tools"

@@ -89,8 +89,17 @@ class _Got(msgspec.Struct, frozen=True):
     message: StoredMessage
 
 
-class _Consumer(msgspec.Struct, frozen=True):
+class Delivered(msgspec.Struct, frozen=True):
+    """How far a consumer has delivered; of a new one, behind what it begins."""
+
+    stream_seq: int = 0
+
+
+class ConsumerInfo(msgspec.Struct, frozen=True):
+    """A consumer."""
+
     name: str
+    delivered: Delivered = Delivered()
 
 
 class _Names(msgspec.Struct, frozen=True):
@@ -192,10 +201,12 @@ def last_message(connection: Connection, stream: str, subject: str) -> StoredMes
     return _message(connection, stream, {"last_by_subj": subject})
 
 
-def create_consumer(connection: Connection, stream: str, config: Mapping[str, object]) -> None:
+def create_consumer(
+    connection: Connection, stream: str, config: Mapping[str, object]
+) -> ConsumerInfo:
     """Create a consumer. Raises ApiError also when one of that name exists."""
     body = {"stream_name": stream, "config": config, "action": "create"}
-    call(connection, f"CONSUMER.CREATE.{stream}.{config['name']}", body, _Consumer)
+    return call(connection, f"CONSUMER.CREATE.{stream}.{config['name']}", body, ConsumerInfo)
 
 
 def delete_consumer(connection: Connection, stream: str, name: str) -> None:

@@ -26,7 +26,7 @@ from connectors.jetstream.schemas import SchemaStore
 from connectors.jetstream.stored import parse_headers, sequences
 from connectors.jetstream.stream import checkpoint_subject, refuse_truncated, source_name
 from connectors.jetstream.topics import filter_subjects
-from connectors.subjects import stored_upto
+from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,6 +44,8 @@ _SILENCE = 3 * HEARTBEAT
 _LOOK_EVERY = 5.0
 _ACK_WAIT = 24 * 3600 * 1_000_000_000
 _FORGOTTEN_AFTER = 24 * 3600 * 1_000_000_000
+# Behind every sequence that a stream can have.
+_NEVER = 1 << 63
 _NAME = re.compile(r"(.+)-(\d+)(?:_\d+)?")
 
 
@@ -67,6 +69,8 @@ class Consumer:
         nats: Where the stream is.
         claim: What to read, and behind which offsets.
         accept: Losses that the owner accepts, by the tokens that the errors named.
+        whole: Look at every message of the stream, so that `Batch.complete` is known as soon as it
+            can be, whatever topic a transaction ends in.
 
     Raises:
         GapError: What follows the offsets is gone from the stream, or the stream is another one.
@@ -74,14 +78,24 @@ class Consumer:
         ConfigError: We are not allowed to read it.
     """
 
-    def __init__(self, nats: NatsSpec, claim: Claim, accept: Collection[str] = ()) -> None:
-        self._claim, self._accept = claim, accept
+    def __init__(
+        self,
+        nats: NatsSpec,
+        claim: Claim,
+        accept: Collection[str] = (),
+        *,
+        whole: bool = False,
+    ) -> None:
+        self._claim, self._accept, self._whole = claim, accept, whole
         self._stream = claim.share.stream
         self._offsets = claim.offsets
         # Up to here everything was handed out; `_upto` was told to the reader's caller.
         self._seen = self._upto = min(claim.offsets[name] for name in claim.share.subjects)
         self._skip_until = max(self._offsets.values())
-        self._marker = checkpoint_subject(source_name(self._stream)).encode()
+        self._transaction, self._complete = "", 0
+        source = source_name(self._stream)
+        self._marker = checkpoint_subject(source).encode()
+        self._filters = filter_subjects(source, ["*"]) if whole else claim.share.subjects
         self._subjects: dict[bytes, tuple[str, int]] = {}
         self._incoming: deque[Incoming] = deque()
         self._unconfirmed: deque[tuple[int, bytes]] = deque()
@@ -126,7 +140,7 @@ class Consumer:
         if self._seen == self._upto:
             return None
         self._upto = self._seen
-        return Batch(self._claim, changes, self._upto)
+        return Batch(self._claim, changes, self._upto, self._complete)
 
     def confirm(self, sequence: int) -> None:
         """Acknowledge everything up to `sequence`: the target holds it."""
@@ -151,6 +165,7 @@ class Consumer:
         incoming, window = self._incoming, self._window
         add, pop = changes.append, incoming.popleft
         known, marker, seen, last = self._subjects, self._marker, self._seen, b""
+        current, complete = self._transaction, self._complete
         room = CHUNK_BYTES
         digest, table = "", None
         try:
@@ -173,7 +188,13 @@ class Consumer:
                     if headers is None:
                         if subject != marker:
                             raise _foreign(entry[0], sequence)
-                    elif sequence > entry[1]:
+                    else:
+                        if headers.last or not headers.transaction:
+                            current, complete = "", sequence
+                        elif headers.transaction != current:
+                            # A transaction lies together: the one before it has ended.
+                            current, complete = headers.transaction, max(complete, seen)
+                    if headers is not None and sequence > entry[1]:
                         (
                             position,
                             transaction,
@@ -182,6 +203,7 @@ class Consumer:
                             key,
                             missing,
                             json_nulls,
+                            failed,
                             encoding,
                             object_,
                         ) = headers
@@ -203,6 +225,7 @@ class Consumer:
                                 payload,
                                 missing,
                                 json_nulls,
+                                failed,
                             )
                         )
                     seen, last = sequence, reply
@@ -211,16 +234,18 @@ class Consumer:
                 self._expected += 1
                 window.asked -= 1
         finally:
-            self._seen = seen
+            self._seen, self._transaction, self._complete = seen, current, complete
             if last:
                 self._unconfirmed.append((seen, last))
 
     def _subject(self, subject: bytes) -> tuple[str, int]:
-        """A subject as text, and the sequence up to which the target has it."""
+        """A subject as text, and the sequence up to which it does not concern the target."""
         text = subject.decode()
         offset = 0
         if self._seen < self._skip_until:
             offset = stored_upto(self._offsets, text)
+        if self._whole and not any(covers(own, text) for own in self._claim.share.subjects):
+            offset = _NEVER
         entry = self._subjects[subject] = (text, offset)
         return entry
 
@@ -238,7 +263,7 @@ class Consumer:
         end = self._check_stream().state.last_seq
         if end <= self._seen or self._has_messages():
             return
-        for subject in self._claim.share.subjects:
+        for subject in self._filters:
             if api.next_message(self._connection, self._stream, self._seen + 1, subject):
                 return
         if not self._has_messages():
@@ -324,7 +349,7 @@ class Consumer:
             "ack_wait": _ACK_WAIT,
             "max_ack_pending": -1,
             "inactive_threshold": _FORGOTTEN_AFTER,
-            "filter_subjects": list(self._claim.share.subjects),
+            "filter_subjects": list(self._filters),
             # The truth lies in the target; a lost cursor is made again.
             "mem_storage": True,
             "num_replicas": 1,

@@ -10,6 +10,7 @@ at all. Our own headers:
     Cdc-Key          the row's key as JSON in ASCII
     Cdc-Unavailable  JSON list of the columns whose value the log did not carry
     Cdc-Json-Null    JSON list of the columns whose value is the JSON null
+    Cdc-Failed       why a pipeline could not work on the change (`contracts.Failure`)
     Cdc-Encoding     `zlib` when the payload is compressed
     Cdc-Object       `bucket/name` in the object store when the payload lies there
     Cdc-Checkpoint   on the last message of a batch: from where the source resumes
@@ -112,7 +113,9 @@ def encode_batch(
     alone = count == 1
     prefix = f"NATS/1.0\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: "
     for number, (subject, change) in enumerate(messages, 1):
-        _, table, position, key, transaction, last, payload, unavailable, json_nulls = change
+        _, table, position, key, transaction, last, payload, unavailable, json_nulls, failed = (
+            change
+        )
         if alone:
             lines = 3
             head = f"NATS/1.0\r\nCdc-Position: {position}\r\n"
@@ -136,6 +139,9 @@ def encode_batch(
             lines += 1
         if json_nulls:
             head += f"Cdc-Json-Null: {dumps(json_nulls, separators=(',', ':'))}\r\n"
+            lines += 1
+        if failed:
+            head += f"Cdc-Failed: {failed}\r\n"
             lines += 1
         if bodies and (number - 1) in bodies:
             body = bodies[number - 1]

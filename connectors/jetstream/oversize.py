@@ -42,6 +42,7 @@ def is_oversize(change: Change, max_payload: int) -> bool:
     size = len(change.envelope) + len(change.key or "") + HEADER_ROOM
     for names in (change.unavailable, change.json_nulls):
         size += sum(map(len, names)) * 6 + 4 * len(names)
+    size += len(change.failed)
     return size > max_payload
 
 

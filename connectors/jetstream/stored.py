@@ -12,7 +12,7 @@ from connectors.jetstream.frames import read_headers
 _FAST = re.compile(
     r"NATS/1\.0(?:\r\nNats-[^\r]*)*\r\nCdc-Position: ([^\r]*)\r\n"
     r"(?:Cdc-Tx: ([^\r]*)\r\n)?(?:Cdc-Schema: ([^\r]*)\r\n)?"
-    r"(?:Cdc-Key: ([^\r]*)\r\n)?((?:Cdc-[UJEO][^\r]*\r\n)*)(?!Cdc-[PTSKUJEO])"
+    r"(?:Cdc-Key: ([^\r]*)\r\n)?((?:Cdc-[UJFEO][^\r]*\r\n)*)(?!Cdc-[PTSKUJFEO])"
 )
 _LAST = ";last"
 
@@ -28,6 +28,7 @@ class Headers(NamedTuple):
         key: `Cdc-Key`, None without one.
         unavailable: `Cdc-Unavailable`.
         json_nulls: `Cdc-Json-Null`.
+        failed: `Cdc-Failed`, empty without one.
         encoding: `Cdc-Encoding`, empty without one.
         object: `Cdc-Object`, empty without one.
     """
@@ -39,6 +40,7 @@ class Headers(NamedTuple):
     key: str | None
     unavailable: tuple[str, ...] = ()
     json_nulls: tuple[str, ...] = ()
+    failed: str = ""
     encoding: str = ""
     object: str = ""
 
@@ -71,6 +73,7 @@ def _parse_any(fields: dict[str, str]) -> Headers | None:
         fields.get("Cdc-Key"),
         tuple(loads(fields.get("Cdc-Unavailable", "[]"))),
         tuple(loads(fields.get("Cdc-Json-Null", "[]"))),
+        fields.get("Cdc-Failed", ""),
         fields.get("Cdc-Encoding", ""),
         fields.get("Cdc-Object", ""),
     )

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from connectors.errors import ConfigError
-from connectors.subjects import covers
+from connectors.subjects import DEAD, covers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,12 +18,13 @@ def filter_subjects(source: str, topics: Iterable[str]) -> tuple[str, ...]:
     """The filters for a source's stream; no two of them match the same subject.
 
     `db.users` becomes `CDC.<source>.db.users.*` (all its partitions), `db.*` becomes
-    `CDC.<source>.db.>` (everything below), `*` becomes `CDC.<source>.>`.
+    `CDC.<source>.db.>` (everything below), `*` becomes `CDC.<source>.>`. Each brings along the
+    changes of these topics on which a pipeline has failed (`subjects`).
 
     Raises:
         ConfigError: A topic is not of that form.
     """
-    filters = sorted({_filter(source, topic) for topic in topics})
+    filters = sorted({each for topic in topics for each in _filters(source, topic)})
     return tuple(
         subject
         for subject in filters
@@ -31,9 +32,9 @@ def filter_subjects(source: str, topics: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def _filter(source: str, topic: str) -> str:
+def _filters(source: str, topic: str) -> tuple[str, ...]:
     if topic == "*":
-        return f"CDC.{source}.>"
+        return (f"CDC.{source}.>",)
     name = topic.removesuffix(".*")
     if not _TOKENS.fullmatch(name):
         raise ConfigError(
@@ -42,4 +43,5 @@ def _filter(source: str, topic: str) -> str:
             where="topics",
             cure="write other characters of a table's name as %XX: `db.My%20Table`",
         )
-    return f"CDC.{source}.{name}.{'>' if name != topic else '*'}"
+    words = f"{name}.{'>' if name != topic else '*'}"
+    return f"CDC.{source}.{words}", f"CDC.{source}.{DEAD}.{words}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -15,7 +14,7 @@ from connectors.postgres.target.session import connect, is_transient
 from connectors.postgres.target.writer import PostgresWriter
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim, Share, SinkWriter
+    from connectors.contracts import Claim, Share, SinkContext, SinkWriter
     from connectors.postgres.spec import SinkSpec
 
 MINIMUM_VERSION = 130000
@@ -27,13 +26,18 @@ class PostgresSink:
     Args:
         name: The sink's name in the configuration.
         spec: Its target.
-        stop: Ends the waiting for a target that is in trouble.
+        context: Whose `stop` ends the waiting for a target that is in trouble.
     """
 
-    def __init__(self, name: str, spec: SinkSpec, stop: threading.Event | None = None) -> None:
+    def __init__(self, name: str, spec: SinkSpec, context: SinkContext) -> None:
         self._name = name
         self._spec = spec
-        self._stop = stop or threading.Event()
+        self._stop = context.stop
+
+    @property
+    def whole_transactions(self) -> bool:
+        """Not yet: a transaction of the target holds whole batches."""
+        return False
 
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.

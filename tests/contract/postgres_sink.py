@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,6 +10,7 @@ from psycopg import sql
 
 from connectors import registry
 from control.servers.ports import free_port
+from tests.contract.context import sink_context
 from tests.contract.postgres_database import PostgresDatabase
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class PostgresSinkAdapter:
 
     def _sink(self, dsn: str) -> Sink:
         spec = registry.sink_spec("postgres").model_validate({"type": "postgres", "dsn": dsn})
-        return registry.sink("postgres", "warehouse", spec, threading.Event())
+        return registry.sink("postgres", "warehouse", spec, sink_context())
 
     def _without_right(self) -> Sink:
         role = f"plain_{secrets.token_hex(4)}"

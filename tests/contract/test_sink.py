@@ -398,6 +398,18 @@ def test_a_stream_made_again_starts_anew_and_is_named(sink_adapter: SinkAdapter)
     assert sink_adapter.rows()[500] == "fresh"
 
 
+def test_a_subject_that_is_new_begins_where_the_share_says(sink_adapter: SinkAdapter) -> None:
+    begun = msgspec.structs.replace(SHARE, subjects=SUBJECTS[:1], begin=7)
+    assert sink_adapter.sink().claim(begun).offsets == {SUBJECTS[0]: 7}
+    later = msgspec.structs.replace(SHARE, begin=30)
+    claim = sink_adapter.sink().claim(later)
+    assert claim.offsets == {SUBJECTS[0]: 7, SUBJECTS[1]: 30}
+    deliver(sink_adapter, claim, [change(8, "c", 2, "a"), change(30, "c", 1, "before")])
+    assert sink_adapter.rows() == {2: "a"}
+    reborn = msgspec.structs.replace(later, created="2026-02-02T00:00:00Z")
+    assert sink_adapter.sink().claim(reborn).offsets == dict.fromkeys(SUBJECTS, 0)
+
+
 def test_subjects_keep_offsets_of_their_own(sink_adapter: SinkAdapter) -> None:
     narrow = msgspec.structs.replace(SHARE, subjects=SUBJECTS[:1])
     claim = sink_adapter.sink().claim(narrow)

@@ -13,6 +13,7 @@ from connectors.contracts import UNAVAILABLE, Batch, Claim, Column, Delivered, S
 from connectors.errors import PermanentError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.spec import SinkSpec
+from tests.contract.context import sink_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ def spec(dsn: str, **settings: object) -> SinkSpec:
 
 
 def sink(dsn: str, **settings: object) -> PostgresSink:
-    return PostgresSink("warehouse", spec(dsn, **settings))
+    return PostgresSink("warehouse", spec(dsn, **settings), sink_context())
 
 
 class Log:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from connectors.contracts import Claim
 from connectors.errors import GapError
 from connectors.jetstream import api
-from connectors.jetstream.connection import connect
+from connectors.jetstream.connection import Connection, connect
 from connectors.jetstream.consumer import Consumer, share
 from connectors.jetstream.expiry import shortened
 from connectors.jetstream.publisher import Publisher
@@ -119,7 +119,7 @@ def test_each_subject_has_an_offset_of_its_own(
     _fill(publisher, 6, 5, OTHER)
     _fill(publisher, 11, 2)
     right = claim(nats, ["db.users", "db.orders"])
-    offsets = {"CDC.shop.db.users.*": 9, "CDC.shop.db.orders.*": 3}
+    offsets = right.offsets | {"CDC.shop.db.users.*": 9, "CDC.shop.db.orders.*": 3}
     received = read(consume(Claim(right.share, 1, offsets)), 7)
     assert [change.position for change in received] == [*positions(6, 5), *positions(11, 2)]
 
@@ -131,7 +131,7 @@ def test_what_a_narrower_subject_has_is_not_repeated(
     _fill(publisher, 6, 5, OTHER)
     _fill(publisher, 11, 2)
     right = claim(nats, ["db.*"])
-    offsets = {"CDC.shop.db.>": 0, "CDC.shop.db.users.*": 9}
+    offsets = right.offsets | {"CDC.shop.db.>": 0, "CDC.shop.db.users.*": 9}
     received = read(consume(Claim(right.share, 1, offsets)), 7)
     assert [change.position for change in received] == [*positions(6, 5), *positions(11, 2)]
 

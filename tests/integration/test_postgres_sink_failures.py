@@ -23,6 +23,7 @@ from connectors.errors import FatalError, FencedError, RetryableError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.target import offsets
 from connectors.postgres.target import session as target_session
+from tests.contract.context import sink_context
 from tests.integration.postgres_rows import (
     SHARE,
     SUBJECT,
@@ -345,7 +346,7 @@ def test_a_restarted_server_is_waited_for_and_told_of_once(
 def test_waiting_ends_when_the_flow_stops(postgres_factory: PostgresFactory) -> None:
     server = postgres_factory()
     stop = threading.Event()
-    to = PostgresSink("warehouse", spec(server.dsn()), stop=stop)
+    to = PostgresSink("warehouse", spec(server.dsn()), sink_context(stop))
     claim = to.claim(SHARE)
     with closing(to.open(claim)) as writer:
         server.kill()

@@ -14,6 +14,7 @@ from connectors.contracts import Batch
 from connectors.errors import RetryableError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.target.writer import QUEUE_CHANGES
+from tests.contract.context import sink_context
 from tests.integration.postgres_rows import (
     ITEMS,
     SHARE,
@@ -98,7 +99,7 @@ def test_a_stopping_flow_does_not_wait_for_a_lock(
 ) -> None:
     monkeypatch.setattr("connectors.postgres.target.writer.STOP_GRACE_S", 0.3)
     stop = threading.Event()
-    to = PostgresSink("warehouse", spec(database.dsn), stop=stop)
+    to = PostgresSink("warehouse", spec(database.dsn), sink_context(stop))
     claim = to.claim(SHARE)
     with closing(to.open(claim)) as writer:
         writer.write(batch(claim, Log(1).put(2)))

@@ -13,6 +13,7 @@ from connectors.contracts import Share
 from connectors.errors import ConfigError, RetryableError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.spec import SinkSpec
+from tests.contract.context import sink_context
 from tests.integration.postgres_capture import ids, make_source, read_changes
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def test_a_sink_verifies_its_server(
     spec = SinkSpec.model_validate(
         {"type": "postgres", "dsn": verified(server, certificate.certificate)}
     )
-    assert PostgresSink("warehouse", spec).claim(share).epoch == 1
+    assert PostgresSink("warehouse", spec, sink_context()).claim(share).epoch == 1
     strange = tmp_path / "other.pem"
     strange.write_text("")
     refused = SinkSpec.model_validate({"type": "postgres", "dsn": verified(server, strange)})
     with pytest.raises((ConfigError, RetryableError), match="certificate"):
-        PostgresSink("warehouse", refused).claim(share)
+        PostgresSink("warehouse", refused, sink_context()).claim(share)

@@ -125,13 +125,29 @@ def test_a_heartbeat_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("topics", "filters"),
     [
-        (["db.users"], ("CDC.shop.db.users.*",)),
-        (["db.*"], ("CDC.shop.db.>",)),
+        (["db.users"], ("CDC.shop.db.users.*", "CDC.shop.dead.db.users.*")),
+        (["db.*"], ("CDC.shop.db.>", "CDC.shop.dead.db.>")),
         (["*"], ("CDC.shop.>",)),
-        (["db.*", "db.users", "web.hits"], ("CDC.shop.db.>", "CDC.shop.web.hits.*")),
+        (
+            ["db.*", "db.users", "web.hits"],
+            (
+                "CDC.shop.db.>",
+                "CDC.shop.dead.db.>",
+                "CDC.shop.dead.web.hits.*",
+                "CDC.shop.web.hits.*",
+            ),
+        ),
         (["db.users", "*"], ("CDC.shop.>",)),
-        (["db", "db.users"], ("CDC.shop.db.*", "CDC.shop.db.users.*")),
-        (["db.users", "db.users"], ("CDC.shop.db.users.*",)),
+        (
+            ["db", "db.users"],
+            (
+                "CDC.shop.db.*",
+                "CDC.shop.db.users.*",
+                "CDC.shop.dead.db.*",
+                "CDC.shop.dead.db.users.*",
+            ),
+        ),
+        (["db.users", "db.users"], ("CDC.shop.db.users.*", "CDC.shop.dead.db.users.*")),
     ],
 )
 def test_topics_become_filters(topics: list[str], filters: tuple[str, ...]) -> None:

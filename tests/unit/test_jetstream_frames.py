@@ -90,7 +90,18 @@ def test_sizes_are_bytes_and_subjects_may_be_utf8() -> None:
 def test_what_is_written_is_read_back() -> None:
     [_, header] = _encode(("s.t", FULL)).split(b"\r\n", 1)
     found = parse_headers(header.split(b"\r\n\r\n")[0] + b"\r\n\r\n")
-    assert found == ("p2", "77", True, TABLE.hash, '{"id":1}', ("note", "größe"), ("maß",), "", "")
+    assert found == (
+        "p2",
+        "77",
+        True,
+        TABLE.hash,
+        '{"id":1}',
+        ("note", "größe"),
+        ("maß",),
+        "",
+        "",
+        "",
+    )
 
 
 def test_json_nulls_alone_are_read_back() -> None:
@@ -204,15 +215,15 @@ FAST = b"NATS/1.0\r\nNats-Batch-Id: x\r\nCdc-Position: p\r\nCdc-Tx: 7;last\r\nCd
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (FAST + b"Cdc-Key: {}\r\n\r\n", ("p", "7", True, "s", "{}", (), (), "", "")),
-        (b"NATS/1.0\r\nCdc-Position: p\r\n\r\n", ("p", "", False, "", None, (), (), "", "")),
+        (FAST + b"Cdc-Key: {}\r\n\r\n", ("p", "7", True, "s", "{}", (), (), "", "", "")),
+        (b"NATS/1.0\r\nCdc-Position: p\r\n\r\n", ("p", "", False, "", None, (), (), "", "", "")),
         (
             b"NATS/1.0\r\nCdc-Key: k\r\nCdc-Position: p\r\nCdc-Tx: 7\r\n\r\n",
-            ("p", "7", False, "", "k", (), (), "", ""),
+            ("p", "7", False, "", "k", (), (), "", "", ""),
         ),
         (
             b"NATS/1.0\r\nCdc-Position: p\r\nCdc-Key: k\r\nCdc-Tx: ;last\r\n\r\n",
-            ("p", "", True, "", "k", (), (), "", ""),
+            ("p", "", True, "", "k", (), (), "", "", ""),
         ),
         (b"NATS/1.0\r\nCdc-Checkpoint: {}\r\n\r\n", None),
         (b"", None),

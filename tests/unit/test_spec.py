@@ -41,7 +41,12 @@ def test_a_whole_configuration_is_read(tmp_path: Path) -> None:
     assert config.topics["db.users"].partitions == 4
     assert config.sinks["warehouse"].sources == ("shop", "crm")
     audit = config.sinks["audit"]
-    assert (audit.sources, audit.accept, audit.topics) == (("crm",), ("gap:x@1-2",), ("db.users",))
+    options = audit.options
+    assert (audit.sources, options.accept, options.topics) == (
+        ("crm",),
+        ("gap:x@1-2",),
+        ("db.users",),
+    )
     assert isinstance(audit.spec, SinkSpec)
     assert audit.spec.schema_changes == "add"
 

@@ -70,7 +70,7 @@ _SHORTEN = (
 )
 _RESET = (
     b"INSERT INTO waxtap.offsets AS o (sink, stream, subject, created, seq)"
-    b" SELECT $1, $2, subject, $4, 0 FROM unnest($3::text[]) AS subject"
+    b" SELECT $1, $2, subject, $4, $5 FROM unnest($3::text[]) AS subject"
     b" ON CONFLICT (sink, stream, subject) DO UPDATE SET created = EXCLUDED.created, seq = 0,"
     b" updated_at = now() WHERE o.created <> EXCLUDED.created"
 )
@@ -186,8 +186,10 @@ def _take_over(session: Session, share: Share) -> tuple[dict[str, int], str]:
         f"{subject}: {seq} of stream {share.stream} created {created}"
         for subject, (created, seq) in sorted(old.items())
     )
-    session.execute(_RESET, (share.sink, share.stream, list(share.subjects), share.created))
-    return _counting(rows, share), forgotten
+    fresh = [s for s in share.subjects if not any(covers(known, s) for known in rows)]
+    for subjects, begin in ((fresh, share.begin), (list(share.subjects), 0)):
+        session.execute(_RESET, (share.sink, share.stream, subjects, share.created, begin))
+    return _counting(rows, share) | dict.fromkeys(fresh, share.begin), forgotten
 
 
 def _counting(rows: dict[str, tuple[str, int]], share: Share) -> dict[str, int]:

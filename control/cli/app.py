@@ -1,0 +1,49 @@
+"""The command `waxtap`.
+
+Exit status: 0 done, 1 it went wrong while running, 2 wrong input (arguments, configuration), 3 the
+environment is not there (a server cannot be reached).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from cyclopts import App, CycloptsError
+
+from connectors.errors import ConfigError, RetryableError, WaxtapError
+from dataflows import reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OK, FAILED, WRONG_INPUT, NO_ENVIRONMENT = range(4)
+
+app = App(name="waxtap", help="Change data capture on Bytewax and NATS JetStream.")
+app.register_install_completion_command()
+
+
+def main() -> None:
+    """Run the command line of this process, and exit with its status."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit status."""
+    reporting.configure(os.environ)
+    try:
+        status = app(list(arguments), exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return WRONG_INPUT
+    except WaxtapError as error:
+        reporting.report(error)
+        return exit_status(error)
+    return status if isinstance(status, int) else OK
+
+
+def exit_status(error: WaxtapError) -> int:
+    """The status that tells of an error."""
+    if isinstance(error, ConfigError):
+        return WRONG_INPUT
+    return NO_ENVIRONMENT if isinstance(error, RetryableError) else FAILED

@@ -1,0 +1,62 @@
+"""What a flow gives to a sink, for tests of one sink alone."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from connectors.contracts import Claim, SinkContext
+from connectors.errors import FencedError
+from connectors.subjects import covers, stored_upto
+
+if TYPE_CHECKING:
+    from connectors.contracts import OffsetStore, Share
+
+
+@dataclass
+class MemoryOffsets:
+    """An offset store that lives as long as its test."""
+
+    _epochs: dict[tuple[str, str], int] = field(default_factory=dict)
+    _stored: dict[tuple[str, str], dict[str, tuple[str, int]]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def claim(self, share: Share) -> Claim:
+        place = (share.sink, share.stream)
+        with self._lock:
+            epoch = self._epochs[place] = self._epochs.get(place, 0) + 1
+            rows = self._stored.setdefault(place, {})
+            forgotten = "; ".join(
+                f"{subject}: {upto} of stream {share.stream} created {created}"
+                for subject, (created, upto) in rows.items()
+                if created != share.created and upto
+            )
+            for subject, (created, upto) in list(rows.items()):
+                if created != share.created:
+                    del rows[subject]
+                elif share.end is not None:
+                    rows[subject] = (created, min(upto, share.end))
+            for subject in share.subjects:
+                if not forgotten and not any(covers(known, subject) for known in rows):
+                    rows[subject] = (share.created, share.begin)
+            known = {subject: upto for subject, (_, upto) in rows.items()}
+            own = {subject: stored_upto(known, subject) for subject in share.subjects}
+            return Claim(share, epoch, known | own, forgotten)
+
+    def store(self, claim: Claim, upto: int) -> None:
+        share = claim.share
+        with self._lock:
+            if self._epochs[share.sink, share.stream] != claim.epoch:
+                raise FencedError("test.fenced", "a newer claim exists")
+            rows = self._stored[share.sink, share.stream]
+            for subject in share.subjects:
+                _, stored = rows.get(subject, ("", 0))
+                rows[subject] = (share.created, max(stored, upto))
+
+
+def sink_context(
+    stop: threading.Event | None = None, offsets: OffsetStore | None = None
+) -> SinkContext:
+    """A context whose offsets are kept in memory unless others are given."""
+    return SinkContext(stop or threading.Event(), offsets or MemoryOffsets())
