@@ -13,13 +13,14 @@ from typing import Self
 import psutil
 
 from bench.errors import FailedError
+from control.servers.spawn import spawn
 
 _STOP_SECONDS = 60
 _LOG_TAIL = 2000
 
 
 class MeasuredProcess:
-    """Runs a command, and knows what it has used.
+    """Runs a command, and knows what it has used; it ends with us, however we end.
 
     Peak memory is `VmHWM` of the process's own address space. `ru_maxrss` is not used: it also
     counts what the parent occupied at the moment of the fork (getrusage(2) keeps the highest value
@@ -44,15 +45,13 @@ class MeasuredProcess:
     ) -> None:
         self._name = name
         self._log = log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                cwd=folder,
-            )
+        self._process = spawn(
+            command,
+            log=log,
+            death_signal=signal.SIGKILL,
+            environment={**os.environ, **(environment or {})},
+            folder=folder,
+        )
         self._observed = psutil.Process(self._process.pid)
         self._peak_kb = 0
 

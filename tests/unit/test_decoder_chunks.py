@@ -221,3 +221,10 @@ def test_chunks_keep_every_promise(sizes_: list[int], step: int, data: st.DataOb
         again = [change.position for change in changes_of(drain(resumed))]
         done = sum(sizes(chunks[: place + 1]))
         assert again == positions[done:]
+
+
+def test_a_change_that_was_made_the_quick_way_is_complete() -> None:
+    decoder = make()
+    decoder.feed([SHAPE, *transaction(1, 3)])
+    changes = [change for chunk in drain(decoder) for change in chunk.changes]
+    assert [len(change) for change in changes] == [len(Change._fields)] * 3

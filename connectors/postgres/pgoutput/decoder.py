@@ -205,6 +205,7 @@ class Decoder:
                 envelope,
                 unavailable,
                 json_nulls,
+                "",
             )
             append(new(Change, told))
             size += len(envelope)
