@@ -217,3 +217,29 @@ def test_two_sources_flow_into_one_sink(
             verify.await_agreement(server.dsn("mall"), deployment.target_dsn, [goods])
             for flow in (shop, other, deliver):
                 assert not flow.unasked
+
+
+def test_a_sink_that_starts_at_the_end_gets_what_comes_then(deployment: Deployment) -> None:
+    late = {"type": "postgres", "dsn": "${WAREHOUSE_DSN}", "topics": ["db.*"], "start": "end"}
+    batch = {"size": 7, "time": "20ms"}
+    deployment.more = {"sinks": {"warehouse": late | {"batch": batch}}}
+    deployment.write_configuration()
+    with SupervisedFlow(deployment, "capture/shop"):
+        await_capture(deployment)
+        insert(deployment, 1, 100)
+        wait_for(lambda: deployment.stream_sequence() > 100, "capture")
+        for first in (101, 201):
+            with SupervisedFlow(deployment, "deliver/warehouse"):
+                wait_for(lambda: deployment.delivered_sequence() > 100, "the claim")
+                insert(deployment, first, first + 99)
+                wait_for(lambda last=first + 99: last in _delivered(deployment), "the last row")
+    assert _delivered(deployment) == list(range(101, 301))
+
+
+def _delivered(deployment: Deployment) -> list[int]:
+    with psycopg.connect(deployment.target_dsn) as connection:
+        try:
+            rows = connection.execute("SELECT id FROM items ORDER BY id").fetchall()
+        except psycopg.errors.UndefinedTable:
+            return []
+    return [row[0] for row in rows]
