@@ -74,7 +74,7 @@ class PostgresSink:
                     where=f"sink {self._name}",
                     cure=f"GRANT CREATE ON DATABASE {database} TO {role}; or, where the tables "
                     f"exist, GRANT USAGE ON SCHEMA waxtap TO {role}; GRANT SELECT, INSERT, "
-                    f"UPDATE ON ALL TABLES IN SCHEMA waxtap TO {role}",
+                    f"UPDATE, DELETE ON ALL TABLES IN SCHEMA waxtap TO {role}",
                 ) from None
 
     def open(self, claim: Claim) -> SinkWriter:

@@ -168,6 +168,9 @@ class Collapser:
                     "postgres.unreadable_change",
                     f"sequence {change.sequence} cannot be applied: {error}",
                     where=f"{table.schema}.{table.name}",
+                    cure="the message is damaged: `waxtap dlq discard` it, and write the row again "
+                    "in the source",
+                    sequence=change.sequence,
                 ) from error
         return run.finish()
 
@@ -180,7 +183,7 @@ class Collapser:
             run.truncate(table)
             return
         if change.key is None or not table.key:
-            raise no_key(table)
+            raise no_key(table, change.sequence)
         pending = run.table(table, self._keys_of(table))
         keys = pending.keys
         key = keys.read(change.key)
@@ -277,7 +280,7 @@ class _Run:
         self._has_rows = False
 
 
-def no_key(table: TableSchema) -> PermanentError:
+def no_key(table: TableSchema, sequence: int = 0) -> PermanentError:
     """The error of a table whose rows cannot be told apart."""
     return PermanentError(
         "postgres.no_key",
@@ -286,6 +289,7 @@ def no_key(table: TableSchema) -> PermanentError:
         cure="give the source table a primary key, or a unique index as its replica identity "
         "(ALTER TABLE … REPLICA IDENTITY USING INDEX …); its changes that the stream holds already "
         "stay without one: leave the table out of the sink's `topics`",
+        sequence=sequence,
     )
 
 

@@ -17,6 +17,7 @@ import psycopg
 
 from connectors.contracts import Claim
 from connectors.errors import FencedError, RetryableError
+from connectors.postgres.target import replayed
 from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _LOCK_ROUND = b"SET LOCAL lock_timeout = '500ms'"
 
 _EXISTS = (
     b"SELECT to_regclass('waxtap.claims') IS NOT NULL AND to_regclass('waxtap.offsets') IS NOT NULL"
+    b" AND to_regclass('waxtap.replayed') IS NOT NULL"
 )
 _HAS_SCHEMA = b"SELECT to_regnamespace('waxtap') IS NOT NULL"
 _TABLES = (
@@ -40,6 +42,7 @@ _TABLES = (
     b"CREATE TABLE IF NOT EXISTS waxtap.offsets ("
     b" sink text, stream text, subject text, created text NOT NULL, seq bigint NOT NULL,"
     b" updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (sink, stream, subject))",
+    replayed.TABLE,
 )
 _NEW_CLAIM = (
     b"INSERT INTO waxtap.claims (sink, stream, epoch) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING"
@@ -176,6 +179,7 @@ def fenced(claim: Claim) -> FencedError:
 def _take_over(session: Session, share: Share) -> tuple[dict[str, int], str]:
     if share.end is not None:
         session.execute(_SHORTEN, (share.sink, share.stream, share.created, share.end))
+        replayed.forget(session, share, share.end)
     rows = _stored(session, share)
     old = {
         subject: row

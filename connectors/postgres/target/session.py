@@ -121,10 +121,16 @@ def roll_back(session: Session) -> None:
         session.close()  # the server rolls back when the connection ends
 
 
-def refusal(error: psycopg.Error, what: str, where: str) -> PermanentError:
+def refusal(error: psycopg.Error, what: str, where: str, sequence: int = 0) -> PermanentError:
     """The server's word on a change that it does not accept.
 
     Its `DETAIL` stays out, since it shows the row's values.
+
+    Args:
+        error: What it said.
+        what: Which change, or changes, it is about.
+        where: The table.
+        sequence: Of the change, where it is known.
     """
     state = error.sqlstate or ""
     code = "postgres.denied" if state == "42501" else _CODES.get(state[:2], "postgres.refused")
@@ -139,5 +145,7 @@ def refusal(error: psycopg.Error, what: str, where: str) -> PermanentError:
         code,
         f"{what}: {message}" + (f" ({told})" if told else ""),
         where=where,
-        cure="mend the row or the target, then start the sink again; it goes on with this change",
+        cure="mend the row or the target, then `waxtap dlq replay`; if the sink has stopped, start "
+        "it again: it goes on with this change",
+        sequence=sequence,
     )

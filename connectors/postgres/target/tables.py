@@ -105,23 +105,22 @@ class Target:
         """Look at every table anew when it is needed next."""
         self._tables.clear()
 
-    def prepare(self, session: Session, tables: Sequence[TableSchema]) -> None:
-        """Make sure that tables exist and fit; outside of a transaction.
+    def prepare(self, session: Session, table: TableSchema) -> None:
+        """Make sure that a table exists and fits; outside of a transaction.
 
         Raises:
             PermanentError: A table or column is missing and may not be created, or the key does
                 not fit.
             psycopg.Error: From the server.
         """
-        for table in tables:
-            if not table.key:
-                raise no_key(table)
-            if table.hash not in self._tables:
-                with session.transaction():
-                    # type names come out qualified, unless they are the server's own
-                    session.execute(b"SET LOCAL search_path = pg_catalog")
-                    found = self._fitting(session, table)
-                    self._tables[table.hash] = _checked(session, table, found)
+        if not table.key:
+            raise no_key(table)
+        if table.hash not in self._tables:
+            with session.transaction():
+                # type names come out qualified, unless they are the server's own
+                session.execute(b"SET LOCAL search_path = pg_catalog")
+                found = self._fitting(session, table)
+                self._tables[table.hash] = _checked(session, table, found)
 
     def parents_first(self, tables: Sequence[TableSchema]) -> list[TableSchema]:
         """Order tables so that rows come after the rows that they refer to, as far as possible."""

@@ -26,9 +26,9 @@ from connectors.postgres.target.session import is_transient
 from connectors.postgres.target.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from connectors.contracts import Claim
+    from connectors.contracts import Claim, Delivered
     from connectors.postgres.spec import SinkSpec
 
 # About as much waits while one transaction is under way, and goes into the next one.
@@ -62,6 +62,7 @@ class PostgresWriter:
         self._store = Store(spec, claim)
         self._state = threading.Condition()
         self._waiting: deque[Batch] = deque()
+        self._letters: Sequence[Delivered] = ()
         self._changes = 0
         self._bytes = 0
         self._busy = False
@@ -70,6 +71,11 @@ class PostgresWriter:
         self._error: Exception | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def stored(self) -> int:
+        """Everything written up to this sequence is in the target; see `contracts.SinkWriter`."""
+        return self._store.stored
 
     def write(self, batch: Batch) -> None:
         """Take a batch over; waits while about two transactions' worth is under way.
@@ -91,7 +97,7 @@ class PostgresWriter:
                 self._waiting.append(batch)
             else:  # what waits takes the offset along
                 last = self._waiting[-1]
-                self._waiting[-1] = Batch(last.claim, last.changes, batch.upto)
+                self._waiting[-1] = Batch(last.claim, last.changes, batch.upto, batch.complete)
             self._changes += len(batch.changes)
             self._bytes += size
             self._state.notify_all()
@@ -105,6 +111,20 @@ class PostgresWriter:
                 self._wait_until(lambda: not (self._waiting or self._busy))
                 self._flushing = False
             self._check()
+
+    def replay(self, changes: Sequence[Delivered]) -> None:
+        """Store dead letters behind everything written, each of them once; raises as `write`.
+
+        When one is refused none of them is stored.
+        """
+        self.flush()
+        if not changes:
+            return
+        with self._state:
+            self._start()
+            self._letters = changes
+            self._state.notify_all()
+            self._wait_until(lambda: not (self._letters or self._busy))
 
     def close(self) -> None:
         """Let go of the connection without waiting for what is under way. Never raises."""
@@ -162,8 +182,8 @@ class PostgresWriter:
 
     def _run(self) -> None:
         try:
-            while batches := self._take():
-                self._persist(batches)
+            while work := self._take():
+                self._persist(work)
         except Exception as error:  # noqa: BLE001 - raised to whoever writes or flushes
             with self._state:
                 self._error = error
@@ -174,8 +194,8 @@ class PostgresWriter:
                 self._busy = False
                 self._state.notify_all()
 
-    def _take(self) -> list[Batch]:
-        """Wait for batches, and take all that make one transaction; none when it is over."""
+    def _take(self) -> Callable[[], None] | None:
+        """Wait for batches, all that make one transaction, or for letters; None: it is over."""
         with self._state:
             self._busy = False
             self._state.notify_all()
@@ -183,28 +203,33 @@ class PostgresWriter:
                 left = self._lazy_until - time.monotonic() if self._waiting else None
                 self._state.wait(left)
             if self._closing.is_set():
-                return []
+                return None
             self._busy = True
+            if self._letters:
+                letters, self._letters = self._letters, ()
+                return lambda: self._store.replay(letters)
             batches = list(self._waiting)
             self._waiting.clear()
             self._changes = self._bytes = 0
             self._state.notify_all()
-            return batches
+            return lambda: self._store.write(batches)
 
     def _due(self) -> bool:
+        if self._letters:
+            return True
         if not self._waiting:
             return False
         return self._changes > 0 or self._flushing or time.monotonic() >= self._lazy_until
 
-    def _persist(self, batches: list[Batch]) -> None:
-        """Store batches, waiting out every transient failure."""
+    def _persist(self, work: Callable[[], None]) -> None:
+        """Store what was taken, waiting out every transient failure."""
         trouble: str | None = None
         since = time.monotonic()
         attempts = 0
         while not self._closing.is_set():
             try:
                 self._store.open()
-                self._store.write(batches)
+                work()
             except psycopg.Error as error:
                 if not is_transient(error):
                     raise
