@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 from psycopg import sql
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class PostgresSinkAdapter:
     """An empty database of its own on a shared server."""
+
+    transactional: ClassVar[bool] = True
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,7 +15,13 @@ class SinkAdapter(Protocol):
 
     The suite writes rows `{"id": bigint, "value": text}` of the table `public.items`, keyed by id.
     A new sink connector adds one class of this shape and one line in `conftest.py`.
+
+    Attributes:
+        transactional: Rows and offset are stored in one commit. A target that stores its offset
+            behind the rows may hold more than the offset tells, and takes what it has again.
     """
+
+    transactional: ClassVar[bool]
 
     def sink(self) -> Sink:
         """A sink as a new process would make it: same name, no memory of earlier ones."""
