@@ -1,16 +1,54 @@
-"""What a writer must know of its stream after a doubt: where it ends, and who wrote last."""
+"""What a writer must know of its stream at a start or after a doubt: its end, and who wrote last.
+
+While the server stores an atomic batch, a look from outside may find the stream to end in the
+middle of it; only the last message of a batch carries a checkpoint.
+"""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from connectors.errors import FencedError, GapError
 from connectors.jetstream import api
-from connectors.jetstream.frames import read_checkpoint
+from connectors.jetstream.frames import read_checkpoint, read_headers
 
 if TYPE_CHECKING:
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.stream import StreamClaim
+
+
+# A batch is stored within milliseconds; an end that stays inside of one was cut off there.
+_BATCH_PATIENCE = 5.0
+_LOOK_EVERY = 0.01
+
+
+def settled(
+    connection: Connection, stream: str
+) -> tuple[api.StreamInfo | None, api.StoredMessage | None]:
+    """A stream and its last message, once no batch is being stored.
+
+    Returns:
+        None without a stream; no message when it is empty, or its last message is gone.
+
+    Raises:
+        RetryableError: NATS does not answer.
+        ApiError: JetStream refuses.
+    """
+    deadline = time.monotonic() + _BATCH_PATIENCE
+    while True:
+        info = api.stream_info(connection, stream)
+        if info is None or not info.state.last_seq:
+            return info, None
+        last = api.message(connection, stream, info.state.last_seq)
+        if last is None or not _inside_batch(last) or time.monotonic() > deadline:
+            return info, last
+        time.sleep(_LOOK_EVERY)
+
+
+def _inside_batch(message: api.StoredMessage) -> bool:
+    headers = read_headers(message.hdrs)
+    return "Nats-Batch-Id" in headers and "Nats-Batch-Commit" not in headers
 
 
 def end_of_own_stream(connection: Connection, claim: StreamClaim, acknowledged: int) -> int:
@@ -27,7 +65,7 @@ def end_of_own_stream(connection: Connection, claim: StreamClaim, acknowledged: 
         RetryableError: NATS does not answer.
         ApiError: JetStream refuses.
     """
-    info = api.stream_info(connection, claim.stream)
+    info, message = settled(connection, claim.stream)
     if info is None or info.created != claim.created:
         raise GapError(
             "jetstream.stream_replaced",
@@ -43,7 +81,6 @@ def end_of_own_stream(connection: Connection, claim: StreamClaim, acknowledged: 
             where=claim.stream,
             cure="restore the stream; run the server with `sync_interval: always`",
         )
-    message = api.message(connection, claim.stream, end)
     if message is None:
         if end == acknowledged:
             return end

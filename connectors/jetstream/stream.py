@@ -21,6 +21,7 @@ from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.checks import check_server
 from connectors.jetstream.connection import connect
+from connectors.jetstream.examine import settled
 from connectors.jetstream.frames import StoredCheckpoint, read_checkpoint
 from connectors.jetstream.layout import ensure_stream
 from connectors.jetstream.refusals import Kind, classify
@@ -120,11 +121,13 @@ def open_stream(
     stream = stream_name(source)
     with connect(nats) as connection:
         check_server(connection)
-        info = ensure_stream(connection, nats.stream, stream, f"CDC.{source}.>")
         writer = uuid4().hex
         deadline = time.monotonic() + _PATIENCE
         while True:
-            last, base = _last_checkpoint(connection, stream, info, accept)
+            made = ensure_stream(connection, nats.stream, stream, f"CDC.{source}.>")
+            found, stored = settled(connection, stream)
+            info = found or made
+            last, base = _last_checkpoint(connection, info, stored, accept)
             checkpoint = last.checkpoint if last else Checkpoint("", {})
             marker = StoredCheckpoint(writer, checkpoint.position, checkpoint.state, base)
             sequence = _mark(connection, source, marker, info.state.last_seq)
@@ -137,10 +140,9 @@ def open_stream(
                     where=stream,
                     cure="stop the other flow of this source",
                 )
-            info = ensure_stream(connection, nats.stream, stream, f"CDC.{source}.>")
-    found = checkpoint if checkpoint.position or checkpoint.state else None
+    known = checkpoint if checkpoint.position or checkpoint.state else None
     every = nats.stream.max_age.total_seconds() / 2
-    return StreamClaim(stream, source, info.created, writer, sequence, base, every, found), found
+    return StreamClaim(stream, source, info.created, writer, sequence, base, every, known), known
 
 
 def verify_not_behind(
@@ -201,13 +203,22 @@ def refuse_truncated(stream: str, last: int, known: int, accept: Collection[str]
 
 
 def _last_checkpoint(
-    connection: Connection, stream: str, info: api.StreamInfo, accept: Collection[str]
+    connection: Connection,
+    info: api.StreamInfo,
+    stored: api.StoredMessage | None,
+    accept: Collection[str],
 ) -> tuple[StoredCheckpoint | None, int]:
-    """The stream's last checkpoint, and the sequence of the last message that is no marker."""
-    end = info.state.last_seq
+    """The stream's last checkpoint, and the sequence of the last message that is no marker.
+
+    Args:
+        connection: Where the stream is.
+        info: The stream.
+        stored: Its last message; None when that is gone.
+        accept: Losses that the owner accepts.
+    """
+    stream, end = str(info.config["name"]), info.state.last_seq
     if end == 0:
         return None, 0
-    stored = api.message(connection, stream, end)
     if stored is None:
         if _unchanged(connection, stream, end):
             _refuse_purged(stream, end, accept)

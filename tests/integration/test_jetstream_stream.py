@@ -6,12 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from connectors.contracts import Checkpoint
 from connectors.errors import ConfigError, GapError
 from connectors.jetstream import api
-from connectors.jetstream.connection import connect
+from connectors.jetstream.connection import Connection, connect
+from connectors.jetstream.examine import settled
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec, StreamSpec
 from connectors.jetstream.stream import open_stream
@@ -152,3 +154,27 @@ def test_sync_interval_is_reported_where_it_can_be_seen(nats_factory: NatsFactor
     with capture_logs() as logs:
         open_stream(spec, "shop")
     assert not [entry for entry in logs if entry["log_level"] == "warning"]
+
+
+def test_a_batch_that_is_just_being_stored_is_waited_for(
+    nats: NatsSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = Publisher(nats, open_stream(nats, "shop")[0])
+    publish(publisher, 1, 10)
+    publisher.flush()
+    look, early = api.stream_info, iter([6, 3])
+
+    def looked(connection: Connection, stream: str) -> api.StreamInfo | None:
+        info = look(connection, stream)
+        missing = next(early, 0)
+        if info is None or not missing:
+            return info
+        return replace(info, state=replace(info.state, last_seq=info.state.last_seq - missing))
+
+    monkeypatch.setattr(api, "stream_info", looked)
+    with connect(nats) as connection:
+        info, last = settled(connection, "CDC_shop")
+    assert info is not None
+    assert last is not None
+    assert (info.state.last_seq, last.seq) == (11, 11)
+    publisher.close()
