@@ -115,6 +115,15 @@ class Change(NamedTuple):
     failed: str = ""
 
 
+class UnwrappedChange(Change):
+    """A change whose `envelope` is the new row alone, or null where there is none.
+
+    Its op is stored in a header, and delivery makes an envelope again (`wrapping`).
+    """
+
+    __slots__ = ()
+
+
 class Failure(msgspec.Struct, frozen=True):
     """Why a filter or a transform could not work on a change.
 

@@ -28,10 +28,9 @@ from connectors.jetstream.patience import Patience
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.stream import open_stream, stream_name, verify_not_behind
 from dataflows.pacing import Backoff, Pace
-from dataflows.pipeline import Captured, Pipeline, Routed
+from dataflows.pipeline import Captured, Routed, pipelines_of
 from dataflows.places import placing
 from dataflows.reporting import remembering
-from dataflows.routing import Router
 from dataflows.stopping import running, stopping
 
 if TYPE_CHECKING:
@@ -53,8 +52,7 @@ INPUT, OUTPUT = "capture", "publish"
 
 def add_capture(flow: Dataflow, config: Config, sources: Mapping[str, SourceConfig]) -> None:
     """Add the capture of `sources` to a dataflow."""
-    partitions = {name: topic.partitions for name, topic in config.topics.items()}
-    pipelines = {name: Pipeline(Router(name, partitions)) for name in sources}
+    pipelines = {name: pipelines_of(config, name) for name in sources}
 
     captured = op.input(INPUT, flow, CaptureSource(config.nats, sources))
     routed = op.map("transform", captured, lambda c: pipelines[c.chunk.source].apply(c))

@@ -10,6 +10,7 @@ acknowledgements follow one epoch later and serve monitoring only.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import bytewax.operators as op
@@ -29,6 +30,7 @@ from connectors.jetstream.offsets import KvOffsets
 from connectors.jetstream.stream import stream_name
 from dataflows.gathering import Gathering
 from dataflows.pacing import Backoff, Pace
+from dataflows.pipeline import sink_steps
 from dataflows.places import placing
 from dataflows.reporting import remembering
 from dataflows.stopping import running, stopping
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from connectors.contracts import Share, Sink, SinkWriter
     from connectors.jetstream.spec import NatsSpec
     from dataflows.spec import Config, SinkConfig
+    from dataflows.steps import Steps
 
 log = structlog.get_logger()
 
@@ -50,16 +53,20 @@ def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     """Add the delivery into `sink` to a dataflow."""
     context = SinkContext(stopping, KvOffsets(config.nats))
     target = registry.sink(sink.type, sink.name, sink.spec, context)
+    steps = sink_steps(config, sink)
 
     batches = op.input(f"deliver_{sink.name}", flow, DeliverySource(config.nats, sink, target))
-    changed = op.map(f"transform_{sink.name}", batches, transform)
+    changed = op.map(f"transform_{sink.name}", batches, partial(transform, steps))
     keyed = op.key_on(f"share_{sink.name}", changed, lambda batch: batch.claim.share.stream)
     op.output(f"write_{sink.name}", keyed, TargetSink(sink, target))
 
 
-def transform(batch: Batch) -> Batch:
-    """What a sink changes in its batches: nothing yet; its filter and transforms belong here."""
-    return batch
+def transform(steps: Steps, batch: Batch) -> Batch:
+    """What a sink's own filter and transforms leave of a batch; its offset stays the same."""
+    if steps.empty:
+        return batch
+    changes = [made for change in batch.changes for made in steps.delivered(change)]
+    return Batch(batch.claim, changes, batch.upto, batch.complete)
 
 
 def parts(sink: SinkConfig) -> dict[str, list[str]]:

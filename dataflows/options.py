@@ -5,10 +5,19 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from connectors.contracts import CHUNK_CHANGES
 from connectors.quantities import Duration
+from dataflows.pipeline_spec import FilterText, OnError, check_sink_transforms
+from dataflows.transforms.spec import Transforms
 
 
 class TopicSpec(BaseModel):
@@ -76,6 +85,9 @@ class SinkOptions(BaseModel):
     accept: tuple[str, ...] = ()
     batch: BatchSpec = BatchSpec()
     start: Start = StartSpec(beginning=True)
+    filter: FilterText | None = None
+    transform: Annotated[Transforms, AfterValidator(check_sink_transforms)] = ()
+    on_error: OnError = "dead_letter"
     on_refusal: Literal["park", "skip", "stop"] = Field(
         default="park",
         description="a change that the target refuses becomes a dead letter, and later changes of "

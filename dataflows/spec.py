@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from connectors import registry
@@ -15,7 +14,9 @@ from connectors.errors import ConfigError
 from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.topics import filter_subjects
 from dataflows import references
+from dataflows.document import read
 from dataflows.options import SinkOptions, SourceOptions, TopicSpec
+from dataflows.pipeline_spec import PipelineSpec, PythonTransforms
 from dataflows.places import placing
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,38}")
 _Model = TypeVar("_Model", bound=BaseModel)
-# A word out of the file; what the parser calls by a name of its own stands in angle brackets.
-_QUOTED = re.compile(r"""(?:'|")((?<=')[^']*|(?<=")[^"]*)(?:'|")""")
 # What pydantic says in Python's terms, in those of a YAML file.
 _PROBLEMS = {
     "extra_forbidden": "unknown key",
@@ -32,7 +31,9 @@ _PROBLEMS = {
     "tuple_type": "a list is expected here",
     "model_type": "a mapping of names is expected here",
 }
-_SECTIONS = ("nats", "sources", "topics", "sinks")
+# What pydantic puts before the message of a validator of ours.
+_RAISED = "Value error, "
+_SECTIONS = ("nats", "sources", "topics", "pipelines", "python_transforms", "sinks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class SourceConfig:
     accept: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SinkConfig:
     """One entry of `sinks`.
 
@@ -71,14 +72,25 @@ class SinkConfig:
     options: SinkOptions
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Config:
-    """A whole, valid configuration."""
+    """A whole, valid configuration.
+
+    Attributes:
+        nats: The server, and how streams are laid out.
+        sources: By name.
+        sinks: By name.
+        topics: How topics are laid out, as far as that is configured.
+        pipelines: By name, in the file's order.
+        python_transforms: Patterns of the functions that transforms may call.
+    """
 
     nats: NatsSpec
     sources: dict[str, SourceConfig]
     sinks: dict[str, SinkConfig]
     topics: dict[str, TopicSpec]
+    pipelines: dict[str, PipelineSpec]
+    python_transforms: tuple[str, ...]
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Config:
@@ -88,21 +100,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
         ConfigError: The file cannot be read, or says something that it may not; the message names
             the path of each wrong place.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(
-            "config.unreadable",
-            f"the configuration cannot be read: {reason}",
-            where=str(path),
-            cure="set WAXTAP_CONFIG to the path of your waxtap.yaml",
-        ) from error
-    try:
-        tree = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
-    except yaml.YAMLError as error:
-        raise ConfigError("config.not_yaml", _told(error), where=str(path)) from None
-    return parse(tree, environment, str(path))
+    return parse(read(path), environment, str(path))
 
 
 def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml") -> Config:
@@ -140,6 +138,13 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
             name: _validated(TopicSpec, entry, f"topics.{name}")
             for name, entry in _mapping(document.get("topics") or {}, "topics").items()
         },
+        pipelines={
+            name: _pipeline(name, entry, tuple(sources))
+            for name, entry in _section(document, "pipelines").items()
+        },
+        python_transforms=_validated(
+            PythonTransforms, document.get("python_transforms") or (), "python_transforms"
+        ).root,
     )
 
 
@@ -158,7 +163,19 @@ def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkCo
     common = _validated(SinkOptions, options, where)
     with placing(where, ("topics",)):
         filter_subjects(known[0] if known else "source", common.topics)
-    for source in common.sources:
+    _check_sources(common.sources, known, where)
+    return SinkConfig(name, kind, spec, common.sources or known, common)
+
+
+def _pipeline(name: str, entry: dict[str, object], known: tuple[str, ...]) -> PipelineSpec:
+    where = f"pipelines.{name}"
+    spec = _validated(PipelineSpec, entry, where)
+    _check_sources(spec.sources, known, where)
+    return spec
+
+
+def _check_sources(names: tuple[str, ...], known: tuple[str, ...], where: str) -> None:
+    for source in names:
         if source not in known:
             raise ConfigError(
                 "config.unknown_source",
@@ -166,7 +183,6 @@ def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkCo
                 where=f"{where}.from",
                 cure=f"known: {', '.join(known)}",
             )
-    return SinkConfig(name, kind, spec, common.sources or known, common)
 
 
 def _split(
@@ -215,7 +231,10 @@ def _validated(model: type[_Model], tree: object, where: str) -> _Model:
         # Never the input itself: it may hold a secret.
         found = error.errors(include_input=False, include_url=False, include_context=False)
         problems = [
-            (".".join([where, *map(str, one["loc"])]), _PROBLEMS.get(one["type"], one["msg"]))
+            (
+                ".".join([where, *map(str, one["loc"])]),
+                _PROBLEMS.get(one["type"], one["msg"].removeprefix(_RAISED)),
+            )
             for one in found
         ]
         first, *rest = problems
@@ -224,37 +243,3 @@ def _validated(model: type[_Model], tree: object, where: str) -> _Model:
         names = (field.alias or name for name, field in model.model_fields.items())
         cure = f"known: {', '.join(names)}" if unknown else ""
         raise ConfigError("config.invalid", first[1] + more, where=first[0], cure=cure) from None
-
-
-def _told(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without what the file says there: it may be a secret."""
-    if not isinstance(error, yaml.MarkedYAMLError):
-        return " ".join(str(error).split())
-    problem = error.problem or "it is not YAML"
-    if not isinstance(error, _WrittenTwiceError):
-        problem = _QUOTED.sub(_masked, problem)
-    mark = error.problem_mark
-    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
-
-
-def _masked(quoted: re.Match[str]) -> str:
-    word = quoted[1]
-    return quoted[0] if len(word) < 2 or word.startswith("<") else "…"
-
-
-class _WrittenTwiceError(yaml.constructor.ConstructorError):
-    """A key stands twice in one mapping."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses a key written twice instead of letting the last one win."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise _WrittenTwiceError(
-                    None, None, f"the key {key.value!r} is written twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)

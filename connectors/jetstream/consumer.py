@@ -27,6 +27,7 @@ from connectors.jetstream.stored import parse_headers, sequences
 from connectors.jetstream.stream import checkpoint_subject, refuse_truncated, source_name
 from connectors.jetstream.topics import filter_subjects
 from connectors.subjects import covers, stored_upto
+from connectors.wrapping import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -206,12 +207,15 @@ class Consumer:
                             failed,
                             encoding,
                             object_,
+                            op,
                         ) = headers
                         if schema != digest:
                             table = self._schemas.get(schema) if schema else None
                             digest = schema
                         if encoding or object_:
                             payload = resolve(self._connection, encoding, object_, payload)
+                        if op:
+                            payload = wrapped(op, key, payload)
                         room -= len(payload)
                         add(
                             Delivered(

@@ -10,6 +10,7 @@ at all. Our own headers:
     Cdc-Key          the row's key as JSON in ASCII
     Cdc-Unavailable  JSON list of the columns whose value the log did not carry
     Cdc-Json-Null    JSON list of the columns whose value is the JSON null
+    Cdc-Op           the operation, where the payload is the row alone (`contracts.UnwrappedChange`)
     Cdc-Failed       why a pipeline could not work on the change (`contracts.Failure`)
     Cdc-Encoding     `zlib` when the payload is compressed
     Cdc-Object       `bucket/name` in the object store when the payload lies there
@@ -24,13 +25,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts import Checkpoint
+from connectors.contracts import Change, Checkpoint
 from connectors.errors import GapError, PermanentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from connectors.contracts import Change
 
 # Room for all headers but the key and the lists of columns.
 HEADER_ROOM = 8192
@@ -139,6 +138,9 @@ def encode_batch(
             lines += 1
         if json_nulls:
             head += f"Cdc-Json-Null: {dumps(json_nulls, separators=(',', ':'))}\r\n"
+            lines += 1
+        if change.__class__ is not Change:
+            head += f"Cdc-Op: {change.op}\r\n"
             lines += 1
         if failed:
             head += f"Cdc-Failed: {failed}\r\n"

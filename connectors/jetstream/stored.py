@@ -31,6 +31,7 @@ class Headers(NamedTuple):
         failed: `Cdc-Failed`, empty without one.
         encoding: `Cdc-Encoding`, empty without one.
         object: `Cdc-Object`, empty without one.
+        op: `Cdc-Op`, empty without one.
     """
 
     position: str
@@ -43,6 +44,7 @@ class Headers(NamedTuple):
     failed: str = ""
     encoding: str = ""
     object: str = ""
+    op: str = ""
 
 
 def parse_headers(header: bytes) -> Headers | None:
@@ -76,6 +78,7 @@ def _parse_any(fields: dict[str, str]) -> Headers | None:
         fields.get("Cdc-Failed", ""),
         fields.get("Cdc-Encoding", ""),
         fields.get("Cdc-Object", ""),
+        fields.get("Cdc-Op", ""),
     )
 
 

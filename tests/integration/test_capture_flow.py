@@ -15,7 +15,7 @@ from connectors.jetstream.spec import NatsSpec, StreamSpec
 from connectors.jetstream.stream import open_stream
 from connectors.postgres.spec import SourceSpec
 from dataflows.capture import CaptureSource, StreamSink
-from dataflows.pipeline import Pipeline
+from dataflows.pipeline import DefaultPipeline
 from dataflows.routing import Router
 from dataflows.spec import SourceConfig
 from tests.integration.streams import publish
@@ -63,7 +63,7 @@ def test_a_silent_source_does_not_let_the_last_checkpoint_expire(
         publisher.flush()
     _, before = open_stream(nats, "shop")
     monkeypatch.setattr(registry, "source", lambda *_: SilentSource())
-    pipeline = Pipeline(Router("shop", {}))
+    pipeline = DefaultPipeline(Router("shop", {}))
     with (
         closing(CaptureSource(nats, SOURCES).build_part("capture", "shop", None)) as source,
         closing(StreamSink(nats, SOURCES).build_part("publish", "CDC_shop", None)) as sink,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Change, Column, TableSchema
+from connectors.contracts import Change, Column, TableSchema, UnwrappedChange
 from connectors.errors import GapError, PermanentError
 from connectors.jetstream.frames import (
     Body,
@@ -101,7 +101,17 @@ def test_what_is_written_is_read_back() -> None:
         "",
         "",
         "",
+        "",
     )
+
+
+def test_a_row_alone_tells_its_operation() -> None:
+    for op, row in (("u", b'{"id":1}'), ("d", b"null")):
+        change = UnwrappedChange(*FULL._replace(op=op, envelope=row))
+        [_, header] = _encode(("s.t", change)).split(b"\r\n", 1)
+        found = parse_headers(header.split(b"\r\n\r\n")[0] + b"\r\n\r\n")
+        assert found is not None
+        assert (found.op, found.key, found.unavailable) == (op, FULL.key, FULL.unavailable)
 
 
 def test_json_nulls_alone_are_read_back() -> None:
@@ -215,15 +225,18 @@ FAST = b"NATS/1.0\r\nNats-Batch-Id: x\r\nCdc-Position: p\r\nCdc-Tx: 7;last\r\nCd
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (FAST + b"Cdc-Key: {}\r\n\r\n", ("p", "7", True, "s", "{}", (), (), "", "", "")),
-        (b"NATS/1.0\r\nCdc-Position: p\r\n\r\n", ("p", "", False, "", None, (), (), "", "", "")),
+        (FAST + b"Cdc-Key: {}\r\n\r\n", ("p", "7", True, "s", "{}", (), (), "", "", "", "")),
+        (
+            b"NATS/1.0\r\nCdc-Position: p\r\n\r\n",
+            ("p", "", False, "", None, (), (), "", "", "", ""),
+        ),
         (
             b"NATS/1.0\r\nCdc-Key: k\r\nCdc-Position: p\r\nCdc-Tx: 7\r\n\r\n",
-            ("p", "7", False, "", "k", (), (), "", "", ""),
+            ("p", "7", False, "", "k", (), (), "", "", "", ""),
         ),
         (
             b"NATS/1.0\r\nCdc-Position: p\r\nCdc-Key: k\r\nCdc-Tx: ;last\r\n\r\n",
-            ("p", "", True, "", "k", (), (), "", "", ""),
+            ("p", "", True, "", "k", (), (), "", "", "", ""),
         ),
         (b"NATS/1.0\r\nCdc-Checkpoint: {}\r\n\r\n", None),
         (b"", None),

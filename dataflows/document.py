@@ -1,0 +1,73 @@
+"""A YAML file, read without ever showing what it says: that may be a secret."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import yaml
+
+from connectors.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A word out of the file; what the parser calls by a name of its own stands in angle brackets.
+_QUOTED = re.compile(r"""(?:'|")((?<=')[^']*|(?<=")[^"]*)(?:'|")""")
+
+
+def read(path: Path) -> object:
+    """What a file says.
+
+    Raises:
+        ConfigError: It cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(
+            "config.unreadable",
+            f"the configuration cannot be read: {reason}",
+            where=str(path),
+            cure="set WAXTAP_CONFIG to the path of your waxtap.yaml",
+        ) from error
+    try:
+        tree: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
+    except yaml.YAMLError as error:
+        raise ConfigError("config.not_yaml", _told(error), where=str(path)) from None
+    return tree
+
+
+def _told(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without what the file says there: it may be a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    problem = error.problem or "it is not YAML"
+    if not isinstance(error, _WrittenTwiceError):
+        problem = _QUOTED.sub(_masked, problem)
+    mark = error.problem_mark
+    return f"{problem}, line {mark.line + 1}, column {mark.column + 1}" if mark else problem
+
+
+def _masked(quoted: re.Match[str]) -> str:
+    word = quoted[1]
+    return quoted[0] if len(word) < 2 or word.startswith("<") else "…"
+
+
+class _WrittenTwiceError(yaml.constructor.ConstructorError):
+    """A key stands twice in one mapping."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key written twice instead of letting the last one win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise _WrittenTwiceError(
+                    None, None, f"the key {key.value!r} is written twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,17 @@
+"""A filter or a transform that cannot work on a change."""
+
+from __future__ import annotations
+
+
+class StepError(Exception):
+    """Why a step cannot work on a change; what happens to it then is the owner's choice.
+
+    Args:
+        code: Stable dotted identifier, such as `filter.no_such_field`.
+        message: What is wrong, without the row's values: it is stored and logged.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message

@@ -1,0 +1,219 @@
+"""What a pipeline or a sink does to single changes: its filter, then its transforms.
+
+Works alike on changes of a source and on delivered ones. A change that nobody looks into is never
+decoded. One that a step cannot work on goes the way that `on_error` says: it is dropped, kept
+without that step, or comes out as it went in with the reason in `failed`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
+
+import structlog
+
+from connectors.contracts import Change, Delivered, Failure, UnwrappedChange
+from connectors.wrapping import wrapped
+from dataflows.failing import StepError
+from dataflows.transforms.fit import Fit
+from dataflows.transforms.record import NULL, Record, encode, key_of_row, row_of_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from connectors.contracts import TableSchema
+    from dataflows.filters import Filter
+    from dataflows.transforms.fit import Transform
+
+log = structlog.get_logger()
+
+OnError: TypeAlias = Literal["drop", "keep", "dead_letter"]
+
+
+class Made(NamedTuple):
+    """A change that came out.
+
+    Attributes:
+        change: With `failed` set where no step could work on it.
+        record: What it was made of; None where no transform had anything to do with it.
+    """
+
+    change: Change | Delivered
+    record: Record | None = None
+
+
+class Steps:
+    """Filter and transforms of one pipeline or sink.
+
+    Args:
+        name: The pipeline's, or `sinks.<name>`.
+        kept: The filter; None: every change.
+        transforms: In their order.
+        on_error: What becomes of a change that a step cannot work on.
+
+    Attributes:
+        failures: How many changes failed so far, by the code of the error.
+        latest: Why the latest one failed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kept: Filter | None = None,
+        transforms: Sequence[Transform] = (),
+        on_error: OnError = "dead_letter",
+    ) -> None:
+        self._name, self._filter, self._on_error = name, kept, on_error
+        self._transforms = [_Fitted(transform) for transform in transforms]
+        self.failures: Counter[str] = Counter()
+        self.latest: Failure | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is done at all."""
+        return self._filter is None and not self._transforms
+
+    def apply(self, change: Change | Delivered) -> Sequence[Made]:
+        """Return what becomes of a change: nothing, itself, or what was made of it."""
+        try:
+            if self._filter is not None and not self._filter.keeps(change):
+                return ()
+        except StepError as error:
+            if (instead := self.fail(change, error)) is not None:
+                return instead
+        if not self._transforms or change.table is None:
+            return (Made(change),)
+        try:
+            return [Made(_finished(record, change), record) for record in self._run(change)]
+        except StepError as error:
+            return self.fail(change, error) or ()
+
+    def delivered(self, change: Delivered) -> list[Delivered]:
+        """As `apply`, for a sink's changes; one that has failed before stays as it is."""
+        if change.failed:
+            return [change]
+        return [cast("Delivered", made.change) for made in self.apply(change)]
+
+    def _run(self, change: Change | Delivered) -> Sequence[Record]:
+        records: Sequence[Record] = (Record(change),)
+        for transform in self._transforms:
+            through: list[Record] = []
+            for record in records:
+                try:
+                    through += transform.apply(record)
+                except StepError as error:
+                    if self._on_error != "keep":
+                        raise
+                    self._note(error, change)
+                    through.append(record)
+            records = through
+        return records
+
+    def fail(self, change: Change | Delivered, error: StepError) -> Sequence[Made] | None:
+        """What becomes of a change that a step cannot work on; None: it is kept without the step.
+
+        Counts it, and tells of the first one of its kind.
+        """
+        self._note(error, change)
+        if self._on_error == "keep":
+            return None
+        if self._on_error == "drop":
+            return ()
+        failure = Failure(self._name, error.code, error.message)
+        return (Made(change._replace(key=self.key(change), failed=failure.encoded)),)
+
+    def key(self, change: Change | Delivered) -> str | None:
+        """The key that a change would come out with.
+
+        A change that failed carries it already, so that it is known which later changes concern the
+        same row. Where a transform must see the row to tell, the key is as the transform finds it.
+        """
+        key, table = change.key, change.table
+        for transform in self._transforms:
+            if key is None or table is None:
+                break
+            try:
+                fit = transform.fit(table)
+                if fit.edit_key is not None:
+                    key = key_of_row(fit.edit_key(row_of_key(key), ()))
+            except StepError:
+                break
+            table = fit.table or table
+        return key
+
+    def _note(self, error: StepError, change: Change | Delivered) -> None:
+        self.latest = Failure(self._name, error.code, error.message)
+        self.failures[error.code] += 1
+        if self.failures[error.code] > 1:
+            return
+        table = change.table
+        log.warning(
+            "a step cannot work on a change; further ones of this kind are only counted",
+            pipeline=self._name,
+            table=f"{table.schema}.{table.name}" if table else "",
+            position=change.position,
+            code=error.code,
+            reason=error.message,
+            on_error=self._on_error,
+        )
+
+
+class _Fitted:
+    """A transform, fitted to each table shape once."""
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+        self._fits: dict[str, Fit | StepError] = {}
+
+    def fit(self, table: TableSchema) -> Fit:
+        """The transform for this shape. Raises StepError where it cannot be done to it."""
+        fit = self._fits.get(table.hash)
+        if fit is None:
+            try:
+                fit = self._transform.fit(table)
+            except StepError as error:
+                fit = error
+            self._fits[table.hash] = fit
+        if isinstance(fit, StepError):
+            raise StepError(fit.code, fit.message)
+        return fit
+
+    def apply(self, record: Record) -> Sequence[Record]:
+        """What becomes of a record."""
+        apply = self.fit(cast("TableSchema", record.table)).apply
+        if apply is None:
+            return (record,)
+        record.open()
+        return apply(record)
+
+
+def _finished(record: Record, change: Change | Delivered) -> Change | Delivered:
+    """The change that a record has become."""
+    if isinstance(change, Change):
+        kind, envelope = Change, record.envelope
+        if record.unwrapped:
+            kind = UnwrappedChange
+            envelope = encode(NULL if record.after is None else record.after)
+        return kind(
+            record.op,
+            record.table,
+            change.position,
+            record.key,
+            change.transaction,
+            change.last,
+            envelope,
+            record.unavailable,
+            record.json_nulls,
+            change.failed,
+        )
+    envelope = record.envelope
+    if record.unwrapped:
+        row = encode(NULL if record.after is None else record.after)
+        envelope = wrapped(record.op, record.key, row)
+    return change._replace(
+        key=record.key,
+        table=record.table,
+        envelope=envelope,
+        unavailable=record.unavailable,
+        json_nulls=record.json_nulls,
+    )

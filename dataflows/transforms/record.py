@@ -1,0 +1,132 @@
+"""A change that is being worked on: its rows opened, their values still the bytes they were."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from connectors.contracts import Change
+
+if TYPE_CHECKING:
+    from connectors.contracts import Delivered, TableSchema
+
+# A row by its columns, in their order; each value as JSON bytes.
+Row: TypeAlias = "dict[str, msgspec.Raw]"
+
+NULL = msgspec.Raw(b"null")
+
+encode = msgspec.json.Encoder().encode
+decode_value = msgspec.json.Decoder().decode
+decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_row_or_null = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
+_decode_op = msgspec.json.Decoder(str).decode
+_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+class Record:
+    """One change on its way through the transforms.
+
+    Transforms never alter a row in place: they put a new one in its place, and only when nothing
+    can go wrong any more, so that one that fails leaves the record as it was.
+
+    Args:
+        change: What it begins as.
+
+    Attributes:
+        table: As in `contracts.Change`.
+        key: As in `contracts.Change`.
+        unavailable: As in `contracts.Change`.
+        json_nulls: As in `contracts.Change`.
+        op: As in `contracts.Change`; of a delivered change known only once it is open.
+        before: The old row, None without one; known once it is open.
+        after: The new row, None without one; known once it is open.
+        fields: The envelope's other fields; empty until it is open.
+        route: What an outbox's event says about its topic; empty otherwise.
+        unwrapped: Whether the message is to be the row alone.
+    """
+
+    __slots__ = (
+        "_change",
+        "after",
+        "before",
+        "fields",
+        "json_nulls",
+        "key",
+        "op",
+        "route",
+        "table",
+        "unavailable",
+        "unwrapped",
+    )
+
+    def __init__(self, change: Change | Delivered) -> None:
+        self._change = change
+        self.table: TableSchema | None = change.table
+        self.key = change.key
+        self.unavailable = change.unavailable
+        self.json_nulls = change.json_nulls
+        self.op = change.op if isinstance(change, Change) else ""
+        self.before: Row | None = None
+        self.after: Row | None = None
+        self.fields: Row = {}
+        self.route = ""
+        self.unwrapped = False
+
+    def open(self) -> None:
+        """Read the rows, unless that was done before."""
+        if self.fields:
+            return
+        fields = decode_row(self._change.envelope)
+        if not self.op:
+            self.op = _decode_op(fields["op"])
+        self.before = _decode_row_or_null(fields.get("before", NULL))
+        self.after = _decode_row_or_null(fields.get("after", NULL))
+        self.fields = fields
+
+    def copy(self) -> Record:
+        """Another one of the same change, as it is now."""
+        twin = Record(self._change)
+        for name in self.__slots__:
+            setattr(twin, name, getattr(self, name))
+        return twin
+
+    @property
+    def envelope(self) -> bytes:
+        """The envelope as it is now; what was not touched is the same bytes as before."""
+        if not self.fields:
+            return self._change.envelope
+        return encode(self.fields | {"before": self.before, "after": self.after})
+
+    def value(self, name: str) -> msgspec.Raw | None:
+        """A column's value in the new row, or in the old one where that lacks it.
+
+        None where neither holds it. The record is open.
+        """
+        if self.after is not None and name not in self.unavailable and name in self.after:
+            return self.after[name]
+        return self.before.get(name) if self.before is not None else None
+
+
+def row_of_key(key: str) -> Row:
+    """A key's columns and values."""
+    return decode_row(key)
+
+
+def key_of_row(row: Row) -> str:
+    """A key as it is stored: a JSON object in ASCII without blanks."""
+    text = encode(row).decode()
+    return (
+        text if text.isascii() else _NON_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    )
+
+
+def is_null(value: msgspec.Raw) -> bool:
+    """Whether a value is null."""
+    return value == NULL
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
