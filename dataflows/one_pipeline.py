@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from connectors.contracts import Change, Delivered
 from connectors.subjects import change_subject
@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 
 _Change = TypeVar("_Change", Change, Delivered)
 
-# Of how many topics a pipeline remembers the partitions.
-_TOPICS = 10_000
+# So many places are remembered.
+_PLACES = 10_000
+
+
+class _Place(NamedTuple):
+    """Where changes go: a topic, its partitions, and the subject of the first of them."""
+
+    topic: str
+    partitions: int
+    subject: str
 
 
 class Pipeline:
@@ -55,7 +63,7 @@ class Pipeline:
         transforms = make(spec.transform, allowed, f"pipelines.{name}.transform")
         kept = Filter(spec.filter) if spec.filter is not None else None
         self.steps = Steps(name, kept, transforms, spec.on_error)
-        self._topics: dict[tuple[str, str], tuple[str, int]] = {}
+        self._places: dict[tuple[str, str], _Place] = {}
 
     def takes(self, table: TableSchema | None) -> bool:
         """Whether changes of this table go through it; None: logical messages."""
@@ -77,28 +85,31 @@ class Pipeline:
     def _subject(self, made: Made, *, by_key: bool = False) -> str:
         change, record = made
         table, route = change.table, record.route if record else ""
-        found = self._topics.get((table.hash if table else "", route))
-        name, partitions = found or self._topic(table, route)
+        place = self._places.get((table.hash if table else "", route))
+        if place is None:
+            place = self._place(table, route)
+        if change.failed:
+            number = partition(change.key, place.partitions)
+            return change_subject(self._source, place.topic, number, dead=True)
+        if place.partitions == 1:
+            return place.subject
         key = change.key
-        if partitions > 1 and self._key is not None and not by_key and not change.failed:
+        if self._key is not None and not by_key:
             key = _partition_key(self._key, record or Record(change))
-        return change_subject(
-            self._source, name, partition(key, partitions), dead=bool(change.failed)
-        )
+        return change_subject(self._source, place.topic, partition(key, place.partitions))
 
-    def _topic(self, table: TableSchema | None, route: str) -> tuple[str, int]:
+    def _place(self, table: TableSchema | None, route: str) -> _Place:
         template = self.spec.template
-        name = (
-            topic(table) if template is None else topic_from(template, self._source, table, route)
-        )
+        if template is None:
+            name = topic(table)
+        else:
+            name = topic_from(template, self._source, table, route)
         # Events name their topics themselves, so that there may be no end to them.
-        if len(self._topics) >= _TOPICS:
-            self._topics.clear()
-        found = self._topics[table.hash if table else "", route] = (
-            name,
-            self._partitions.get(name, 1),
-        )
-        return found
+        if len(self._places) >= _PLACES:
+            self._places.clear()
+        place = _Place(name, self._partitions.get(name, 1), change_subject(self._source, name, 0))
+        self._places[table.hash if table else "", route] = place
+        return place
 
 
 def _partition_key(columns: Sequence[str], record: Record) -> str | None:

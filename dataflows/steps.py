@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_new = tuple.__new__
+
 OnError: TypeAlias = Literal["drop", "keep", "dead_letter"]
 
 
@@ -190,26 +192,23 @@ class _Fitted:
 def _finished(record: Record, change: Change | Delivered) -> Change | Delivered:
     """The change that a record has become."""
     if isinstance(change, Change):
-        kind, envelope = Change, record.envelope
-        if record.unwrapped:
-            kind = UnwrappedChange
-            envelope = encode(NULL if record.after is None else record.after)
-        return kind(
+        told = (
             record.op,
             record.table,
             change.position,
             record.key,
             change.transaction,
             change.last,
-            envelope,
+            _row(record) if record.unwrapped else record.envelope,
             record.unavailable,
             record.json_nulls,
             change.failed,
         )
+        # Not `Change(...)`, whose own `__new__` is a Python function.
+        return _new(UnwrappedChange if record.unwrapped else Change, told)
     envelope = record.envelope
     if record.unwrapped:
-        row = encode(NULL if record.after is None else record.after)
-        envelope = wrapped(record.op, record.key, row)
+        envelope = wrapped(record.op, record.key, _row(record))
     return change._replace(
         key=record.key,
         table=record.table,
@@ -217,3 +216,7 @@ def _finished(record: Record, change: Change | Delivered) -> Change | Delivered:
         unavailable=record.unavailable,
         json_nulls=record.json_nulls,
     )
+
+
+def _row(record: Record) -> bytes:
+    return encode(NULL if record.after is None else record.after)

@@ -39,14 +39,15 @@ class Unwrap:
 
         def apply(record: Record) -> Sequence[Record]:
             old = _old_key(record, table)
-            record.unwrapped = True
             if old is None:
+                record.unwrapped = True
                 return (record,)
             if record.unavailable:
                 raise StepError(
                     "transform.row_incomplete",
                     "the key changes, and a large value that did not change is not in the log",
                 )
+            record.unwrapped = True
             gone = record.copy()
             gone.op, gone.key, gone.after = "d", old, None
             record.op = "c"
