@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from connectors.contracts import Change, Delivered, Failure
+from connectors.errors import ConfigError
 from dataflows.filters import Filter
 from dataflows.one_pipeline import Pipeline
 from dataflows.routing import Router
@@ -135,7 +136,7 @@ def pipelines_of(config: Config, source: str) -> Pipelines:
     """
     partitions = {name: topic.partitions for name, topic in config.topics.items()}
     configured = [
-        _pipeline(config, name, source)
+        pipeline_named(config, name, source)
         for name, spec in config.pipelines.items()
         if source in (spec.sources or config.sources)
     ]
@@ -178,7 +179,7 @@ def reprocess(config: Config, sink: SinkConfig, letter: Delivered) -> list[Deliv
             )
             return [letter._replace(failed=gone.encoded)]
         original = letter._replace(failed="", key=_key_of_rows(letter))
-        pipeline = _pipeline(config, failure.pipeline, source)
+        pipeline = pipeline_named(config, failure.pipeline, source)
         changes = [
             change if change.failed else change._replace(subject=subject)
             for subject, change in pipeline.apply(original)
@@ -201,7 +202,19 @@ def _key_of_rows(change: Delivered) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _pipeline(config: Config, name: str, source: str) -> Pipeline:
+def pipeline_named(config: Config, name: str, source: str) -> Pipeline:
+    """One pipeline of the configuration, for the changes of a source.
+
+    Raises:
+        ConfigError: There is none of that name, or as `pipelines_of`.
+    """
+    if name not in config.pipelines:
+        raise ConfigError(
+            "config.unknown_pipeline",
+            f"there is no pipeline {name!r}",
+            where="pipelines",
+            cure=f"known: {', '.join(config.pipelines) or 'none'}",
+        )
     partitions = {topic: spec.partitions for topic, spec in config.topics.items()}
     return Pipeline(name, config.pipelines[name], source, partitions, config.python_transforms)
 

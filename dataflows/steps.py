@@ -75,10 +75,14 @@ class Steps:
         """Whether nothing is done at all."""
         return self._filter is None and not self._transforms
 
+    def passes(self, change: Change | Delivered) -> bool:
+        """Whether the filter lets a change through. Raises StepError if it cannot tell."""
+        return self._filter is None or self._filter.keeps(change)
+
     def apply(self, change: Change | Delivered) -> Sequence[Made]:
         """Return what becomes of a change: nothing, itself, or what was made of it."""
         try:
-            if self._filter is not None and not self._filter.keeps(change):
+            if not self.passes(change):
                 return ()
         except StepError as error:
             if (instead := self.fail(change, error)) is not None:
