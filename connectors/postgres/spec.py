@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from connectors.postgres.names import parse_name
+
+# Rows that are marked as deleted carry the time in here, unless the owner names another column.
+DELETED_COLUMN = "_deleted_at"
 
 
 class SourceSpec(BaseModel):
@@ -33,7 +38,48 @@ class SinkSpec(BaseModel):
 
     type: Literal["postgres"]
     dsn: SecretStr = Field(description="libpq connection string or URL, TLS options included")
+    tables: dict[str, str] = Field(
+        default={},
+        description="where a table's rows go: `schema.table` of the source to `schema.table`, or "
+        "`table`, of the target; quoted where needed",
+    )
+    target_schema: str = Field(
+        default="", alias="schema", description="of the target's tables; default: the source's"
+    )
+    mode: Literal["upsert", "append"] = Field(
+        default="upsert",
+        description="follow the source's rows, or append each change to a history table",
+    )
+    deletes: Literal["hard", "soft"] = Field(
+        default="hard", description="delete rows, or mark them in `deleted_column`"
+    )
+    deleted_column: str = Field(
+        default=DELETED_COLUMN,
+        min_length=1,
+        description="when a row was deleted, with soft deletes",
+    )
     create_tables: bool = Field(default=True, description="create tables that do not exist yet")
     schema_changes: Literal["add", "ignore", "refuse"] = Field(
         default="add", description="what to do about columns that the target lacks"
     )
+
+    @field_validator("tables")
+    @classmethod
+    def _names(cls, tables: dict[str, str]) -> dict[str, str]:
+        for source, target in tables.items():
+            if len(parse_name(source)) == 1:
+                raise ValueError(f"{source!r}: name the source table with its schema: schema.table")
+            parse_name(target)
+        if len({parse_name(source) for source in tables}) < len(tables):
+            raise ValueError("a source table is named twice")
+        return tables
+
+    @model_validator(mode="after")
+    def _together(self) -> SinkSpec:
+        if self.mode == "append" and self.deletes == "soft":
+            raise ValueError(
+                "deletes: soft goes with mode: upsert; a history table has a row for each delete"
+            )
+        if "deleted_column" in self.model_fields_set and self.deletes != "soft":
+            raise ValueError("deleted_column goes with deletes: soft")
+        return self

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from connectors.contracts import UNAVAILABLE, Column, Delivered, TableSchema
 from connectors.errors import PermanentError
-from connectors.postgres.target.collapse import Collapser, Merge, Move, Row, Truncate
+from connectors.postgres.target.collapse import Collapser
+from connectors.postgres.target.steps import Merge, Move, Row, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from connectors.postgres.target.collapse import Step
+    from connectors.postgres.target.steps import Step
 
 Values = dict[str, object]
 Tables = dict[str, dict[object, Values]]
@@ -62,12 +63,20 @@ def apply(tables: Tables, steps: Iterable[Step]) -> None:
         match step:
             case Truncate():
                 for shape in step.tables:
-                    tables.setdefault(shape.name, {}).clear()
+                    rows = tables.setdefault(shape.name, {})
+                    for row_ in rows.values() if step.at else ():
+                        mark(row_, step.at)
+                    if not step.at:
+                        rows.clear()
             case Merge():
                 for merge in step.tables:
                     rows = tables.setdefault(merge.table.name, {})
                     for key in merge.deletes:
-                        rows.pop(msgspec.json.decode(key)["id"], None)
+                        gone = msgspec.json.decode(key)
+                        if DELETED not in gone:
+                            rows.pop(gone["id"], None)
+                        elif gone["id"] in rows:
+                            mark(rows[gone["id"]], gone[DELETED])
                     for row in merge.rows:
                         put(rows, row)
             case Move():
@@ -85,9 +94,15 @@ def put(rows: dict[object, Values], row: Row) -> None:
     assert all(values[name] is None for name in row.json_nulls)
     values.update(dict.fromkeys(row.json_nulls, JSON_NULL))
     known = {name: value for name, value in values.items() if name not in row.missing}
+    known.setdefault(DELETED, None)  # as a column that the JSON lacks becomes NULL
     rows.setdefault(values["id"], {}).update(known)
 
 
+def mark(row: Values, at: object) -> None:
+    row[DELETED] = row.get(DELETED) or at
+
+
+DELETED = "_deleted_at"
 # What the target holds where a row has the JSON null.
 JSON_NULL = "the JSON null"
 KEYS = st.integers(1, 4)
@@ -137,6 +152,23 @@ def test_collapsed_and_one_by_one_end_in_the_same_state(
         assert common(together, name) == common(one_by_one, name)
 
 
+@settings(max_examples=400, deadline=None)
+@given(log=st.lists(changes(), max_size=14))
+def test_soft_deletes_collapsed_and_one_by_one_end_in_the_same_state(log: list[Delivered]) -> None:
+    collapser = Collapser(lambda _: False, DELETED)
+    timed = [
+        item._replace(envelope=item.envelope.replace(b'"source":{}', b'"source":{"ts_ms":%d}' % n))
+        for n, item in enumerate(log, 1)
+    ]
+    together: Tables = {}
+    apply(together, collapser.collapse(timed))
+    one_by_one: Tables = {}
+    for item in timed:
+        apply(one_by_one, collapser.collapse([item]))
+    for name in ("orders", "items"):
+        assert common(together, name) == common(one_by_one, name)
+
+
 def common(tables: Tables, name: str) -> Tables:
     """Rows without the column that one shape lacks: a new key's row need not take it along."""
     rows = tables.get(name, {})
@@ -148,7 +180,8 @@ def test_another_shape_of_a_table_leaves_what_only_the_first_has() -> None:
     narrow = change("u", ORDERS, {"id": 1, "a": "new", "b": ""})
     tables: Tables = {}
     apply(tables, collapse(wide, narrow))
-    assert tables == {"orders": {1: {"id": 1, "a": "new", "b": "", "c": "kept"}}}
+    row = {"id": 1, "a": "new", "b": "", "c": "kept", DELETED: None}
+    assert tables == {"orders": {1: row}}
 
 
 def collapse(*log: Delivered, referenced: bool = False) -> list[Step]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from connectors.postgres.target import statements
-from connectors.postgres.target.collapse import Merge, Move, Row, TableMerge, Truncate
 from connectors.postgres.target.session import Json
+from connectors.postgres.target.steps import Append, Merge, Move, Row, TableMerge, Truncate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import msgspec
 
     from connectors.contracts import TableSchema
-    from connectors.postgres.target.collapse import Step
     from connectors.postgres.target.session import Session
     from connectors.postgres.target.statements import Form
+    from connectors.postgres.target.steps import Step
     from connectors.postgres.target.tables import Target
 
 # Measured: more rows in a statement are slower again, as the server spills them to disk.
@@ -52,8 +52,21 @@ class Applier:
                 case Move():
                     self._move(session, step)
                 case Truncate():
-                    forms = {(t.schema, t.name): self._target[t].form for t in step.tables}
-                    session.execute(statements.truncate(list(forms.values())))
+                    self._truncate(session, step)
+                case Append():
+                    for form, rows in _by_form(step.rows):
+                        plan = self._plan(step.table, *form)
+                        for packed in _packed(rows):
+                            session.execute(plan.insert, (packed,), prepare=True)
+
+    def _truncate(self, session: Session, step: Truncate) -> None:
+        shapes = [self._target[table].form for table in step.tables]
+        forms = {(form.schema, form.name): form for form in shapes}
+        if not step.at:
+            session.execute(statements.truncate(list(forms.values())))
+            return
+        for form in forms.values():
+            session.execute(statements.mark_all(form), (step.at,))
 
     def _merge(self, session: Session, step: Merge) -> None:
         merges = {(merge.table.schema, merge.table.name): merge for merge in step.tables}
@@ -103,6 +116,9 @@ class _Plan:
     """The statements of one form."""
 
     def __init__(self, form: Form) -> None:
+        self.insert = statements.insert(form)
+        if not form.key:
+            return
         self.upsert = statements.upsert(form)
         self.update = statements.update(form)
         self.insert_absent = statements.insert_absent(form)

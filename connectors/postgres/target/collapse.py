@@ -13,91 +13,31 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
-from connectors.errors import PermanentError
+from connectors.postgres.target.envelope import NULL, Envelope, Timed, committed_at
+from connectors.postgres.target.steps import (
+    Merge,
+    Move,
+    Row,
+    TableMerge,
+    Truncate,
+    no_key,
+    unreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from connectors.contracts import Delivered, TableSchema
+    from connectors.postgres.target.steps import Step
 
-_NULL = b"null"
 # What msgspec does not take as the name of a field.
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')
 # A key's values: a struct made for the table, or a dictionary where names are odd.
 _Key: TypeAlias = "msgspec.Struct | dict[str, object]"
-
-
-class Envelope(msgspec.Struct):
-    """What of a Debezium envelope decides how a row is applied."""
-
-    op: str
-    before: msgspec.Raw = msgspec.Raw(_NULL)
-    after: msgspec.Raw = msgspec.Raw(_NULL)
-
-
-class Row(NamedTuple):
-    """A row's last state.
-
-    Attributes:
-        json: The row as a JSON object.
-        missing: Columns whose value is unknown and must be left as it is in the target.
-        json_nulls: As in `contracts.Change`.
-    """
-
-    json: msgspec.Raw | bytes
-    missing: tuple[str, ...] = ()
-    json_nulls: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class TableMerge:
-    """Deletes, then upserts of one table; a key may be in both (deleted and made again).
-
-    Attributes:
-        table: The shape of all rows in here.
-        deletes: Keys as JSON objects.
-        rows: Rows in the order of their last change.
-    """
-
-    table: TableSchema
-    deletes: list[bytes]
-    rows: list[Row]
-
-
-@dataclass(slots=True)
-class Merge:
-    """Set-based deletes and upserts; no key is twice among the deletes or among the rows."""
-
-    tables: list[TableMerge]
-
-
-@dataclass(slots=True)
-class Truncate:
-    """Tables that are emptied together."""
-
-    tables: list[TableSchema]
-
-
-@dataclass(slots=True)
-class Move:
-    """A row whose key changes and that must stay the same row.
-
-    Attributes:
-        table: The row's shape.
-        old: The key it had, as a JSON object.
-        row: What it is now.
-    """
-
-    table: TableSchema
-    old: bytes
-    row: Row
-
-
-Step = Merge | Truncate | Move
 
 
 class _Keys:
@@ -143,12 +83,15 @@ class Collapser:
 
     Args:
         referenced: Tells whether foreign keys of the target point to a table.
+        deleted: The column that marks deleted rows, which then stay; empty: they do not.
     """
 
-    def __init__(self, referenced: Callable[[TableSchema], bool]) -> None:
+    def __init__(self, referenced: Callable[[TableSchema], bool], deleted: str = "") -> None:
         self._referenced = referenced
+        self._deleted = deleted
         self._keys: dict[str, _Keys] = {}
-        self._envelope = msgspec.json.Decoder(Envelope).decode
+        envelope = Timed if deleted else Envelope
+        self._envelope: Callable[[bytes], Envelope] = msgspec.json.Decoder(envelope).decode
 
     def collapse(self, changes: Iterable[Delivered]) -> list[Step]:
         """Return the steps that have the same effect as the changes, one by one in their order.
@@ -156,7 +99,7 @@ class Collapser:
         Raises:
             PermanentError: A table without key, or an envelope that cannot be read.
         """
-        run = _Run(self._referenced)
+        run = _Run(self._referenced, keeping=bool(self._deleted))
         for change in changes:
             table = change.table
             if table is None:  # a logical message concerns no table
@@ -164,14 +107,7 @@ class Collapser:
             try:
                 self._add(run, change, table)
             except msgspec.MsgspecError as error:
-                raise PermanentError(
-                    "postgres.unreadable_change",
-                    f"sequence {change.sequence} cannot be applied: {error}",
-                    where=f"{table.schema}.{table.name}",
-                    cure="the message is damaged: `waxtap dlq discard` it, and write the row again "
-                    "in the source",
-                    sequence=change.sequence,
-                ) from error
+                raise unreadable(change, table, error) from error
         return run.finish()
 
     def _add(self, run: _Run, change: Delivered, table: TableSchema) -> None:
@@ -180,7 +116,7 @@ class Collapser:
         if op == "m":
             return
         if op == "t":
-            run.truncate(table)
+            run.truncate(table, committed_at(envelope) if isinstance(envelope, Timed) else "")
             return
         if change.key is None or not table.key:
             raise no_key(table, change.sequence)
@@ -188,18 +124,23 @@ class Collapser:
         keys = pending.keys
         key = keys.read(change.key)
         if op == "d":
-            run.delete(pending, keys.identity(key), change.key.encode())
+            mark = self._mark(envelope) if isinstance(envelope, Timed) else b""
+            run.delete(pending, keys.identity(key), change.key.encode(), mark)
             return
         if op not in ("c", "u", "r"):
             raise msgspec.ValidationError(f"unknown operation {op!r}")
         row = Row(envelope.after, change.unavailable, change.json_nulls)
         # before holds the old key when the key changed, and the whole row under identity FULL
-        if op == "u" and memoryview(envelope.before) != _NULL:
+        if op == "u" and memoryview(envelope.before) != NULL:
             old = keys.read(envelope.before)
             if keys.identity(old) != keys.identity(key):
                 run.rekey(pending, old, keys.identity(key), row)
                 return
         run.upsert(pending, keys.identity(key), row)
+
+    def _mark(self, envelope: Timed) -> bytes:
+        """The member that marks a row as deleted, and the closing brace."""
+        return msgspec.json.encode({self._deleted: committed_at(envelope)})[1:]
 
     def _keys_of(self, table: TableSchema) -> _Keys:
         keys = self._keys.get(table.hash)
@@ -211,8 +152,9 @@ class Collapser:
 class _Run:
     """The state of one call of `collapse`."""
 
-    def __init__(self, referenced: Callable[[TableSchema], bool]) -> None:
+    def __init__(self, referenced: Callable[[TableSchema], bool], *, keeping: bool) -> None:
         self._referenced = referenced
+        self._keeping = keeping
         self._steps: list[Step] = []
         self._pending: dict[tuple[str, str], _Pending] = {}
         self._has_rows = False
@@ -227,7 +169,15 @@ class _Run:
             pending = self._pending[name] = _Pending(table, keys)
         return pending
 
-    def delete(self, pending: _Pending, identity: Hashable, key: bytes) -> None:
+    def delete(self, pending: _Pending, identity: Hashable, key: bytes, mark: bytes = b"") -> None:
+        if self._keeping:
+            row = pending.rows.get(identity)
+            if row is None:
+                pending.deletes.setdefault(identity, _marked(key, mark))
+            elif not row.deleted:
+                json = _marked(row.json, mark)
+                pending.rows[identity] = Row(json, row.missing, row.json_nulls, deleted=True)
+            return
         if self._has_rows and self._referenced(pending.table):
             pending = self._restart(pending)
         pending.rows.pop(identity, None)
@@ -245,20 +195,20 @@ class _Run:
         earlier = pending.rows.get(before)
         if row.missing and earlier is not None:
             row = _filled(row, earlier)
-        if row.missing or self._referenced(pending.table):
+        if row.missing or self._keeping or self._referenced(pending.table):
             self._cut()
             self._steps.append(Move(pending.table, msgspec.json.encode(old), row))
             return
         self.delete(pending, before, msgspec.json.encode(old))
         self.upsert(pending, identity, row)
 
-    def truncate(self, table: TableSchema) -> None:
+    def truncate(self, table: TableSchema, at: str) -> None:
         self._cut()
         last = self._steps[-1] if self._steps else None
-        if isinstance(last, Truncate):
+        if isinstance(last, Truncate) and not self._keeping:
             last.tables.append(table)
         else:
-            self._steps.append(Truncate([table]))
+            self._steps.append(Truncate([table], at))
 
     def finish(self) -> list[Step]:
         self._cut()
@@ -280,17 +230,9 @@ class _Run:
         self._has_rows = False
 
 
-def no_key(table: TableSchema, sequence: int = 0) -> PermanentError:
-    """The error of a table whose rows cannot be told apart."""
-    return PermanentError(
-        "postgres.no_key",
-        "rows without a key cannot be found again in the target",
-        where=f"{table.schema}.{table.name}",
-        cure="give the source table a primary key, or a unique index as its replica identity "
-        "(ALTER TABLE … REPLICA IDENTITY USING INDEX …); its changes that the stream holds already "
-        "stay without one: leave the table out of the sink's `topics`",
-        sequence=sequence,
-    )
+def _marked(row: msgspec.Raw | bytes, mark: bytes) -> bytes:
+    """Add a member, which ends in the closing brace, to a JSON object that has others."""
+    return b"".join((memoryview(row)[:-1], b",", mark))
 
 
 def _filled(row: Row, earlier: Row) -> Row:

@@ -42,20 +42,22 @@ class Form:
     Attributes:
         schema: Of the target table.
         name: Of the target table.
-        key: Columns that identify a row.
+        key: Columns that identify a row; empty for a history table.
         fields: All that is written, the key's among them.
+        deleted: The one of them that marks deleted rows; empty: there is none.
     """
 
     schema: str
     name: str
     key: tuple[str, ...]
     fields: tuple[Field, ...]
+    deleted: str = ""
 
     def without(self, missing: Iterable[str]) -> Form:
         """The form for rows that lack the values of some columns."""
         absent = frozenset(missing).difference(self.key)
         fields = tuple(field for field in self.fields if field.name not in absent)
-        return Form(self.schema, self.name, self.key, fields)
+        return replace(self, fields=fields)
 
     def with_json_nulls(self, names: Iterable[str]) -> Form:
         """The form for rows in which a null of these columns is the JSON null."""
@@ -66,7 +68,7 @@ class Form:
             replace(field, json_null=True) if field.name in nulls else field
             for field in self.fields
         )
-        return Form(self.schema, self.name, self.key, fields)
+        return replace(self, fields=fields)
 
     @property
     def table(self) -> sql.Identifier:
@@ -84,6 +86,17 @@ class Form:
     def updated(self) -> tuple[Field, ...]:
         """The columns that an update of a row sets."""
         return tuple(f for f in self.fields if f.name not in self.key and not f.fixed)
+
+
+def insert(form: Form) -> bytes:
+    """Insert rows ($1: JSON array), whatever is there."""
+    return _render(
+        sql.SQL("{insert} SELECT {values} FROM {rows}").format(
+            insert=_insert(form),
+            values=_list(_value(field, "x") for field in form.fields),
+            rows=_rows(form.fields, "$1", "x"),
+        )
+    )
 
 
 def upsert(form: Form) -> bytes:
@@ -141,7 +154,18 @@ def insert_absent(form: Form) -> bytes:
 
 
 def delete(form: Form) -> bytes:
-    """Delete the rows of some keys ($1: JSON array of key objects)."""
+    """Delete the rows of some keys ($1: JSON array of key objects), or mark them as deleted."""
+    if form.deleted:
+        mark = next(field for field in form.fields if field.name == form.deleted)
+        return _render(
+            sql.SQL("UPDATE {table} AS t SET {sets} FROM {rows} WHERE {same} AND {alive}").format(
+                table=form.table,
+                sets=_sets([mark], "x"),
+                rows=_rows((*form.key_fields, mark), "$1", "x"),
+                same=_same(form.key_fields, "x"),
+                alive=_alive(form),
+            )
+        )
     return _render(
         sql.SQL("DELETE FROM {table} AS t USING {rows} WHERE {same}").format(
             table=form.table,
@@ -184,6 +208,19 @@ def move(form: Form) -> bytes:
 def truncate(forms: Sequence[Form]) -> bytes:
     """Empty tables together, as foreign keys between them demand."""
     return _render(sql.SQL("TRUNCATE TABLE {}").format(_list(form.table for form in forms)))
+
+
+def mark_all(form: Form) -> bytes:
+    """Mark every row of a table as deleted at a time ($1)."""
+    return _render(
+        sql.SQL("UPDATE {} AS t SET {} = $1 WHERE {}").format(
+            form.table, sql.Identifier(form.deleted), _alive(form)
+        )
+    )
+
+
+def _alive(form: Form) -> sql.Composed:
+    return sql.SQL("{} IS NULL").format(sql.Identifier("t", form.deleted))
 
 
 def _insert(form: Form) -> sql.Composed:

@@ -11,6 +11,8 @@ from connectors.errors import FatalError, FencedError, PermanentError
 from connectors.postgres.target import offsets, replayed
 from connectors.postgres.target.apply import Applier
 from connectors.postgres.target.collapse import Collapser
+from connectors.postgres.target.history import History
+from connectors.postgres.target.layout import Layout
 from connectors.postgres.target.session import (
     Session,
     connect,
@@ -44,9 +46,12 @@ class Store:
     def __init__(self, spec: SinkSpec, claim: Claim) -> None:
         self._spec = spec
         self._claim = claim
-        self._target = Target(spec)
+        layout = Layout(spec)
+        self._target = Target(spec, layout)
         self._applier = Applier(self._target)
-        self._collapser = Collapser(self._target.referenced)
+        self._collapser = (
+            History() if layout.append else Collapser(self._target.referenced, layout.deleted)
+        )
         self._offsets = dict(claim.offsets)
         self.session: Session | None = None
         self.stored = 0
@@ -210,9 +215,10 @@ class Store:
                 table = change.table
                 if is_transient(error) or table is None:
                     raise
+                found = f", found by {', '.join(table.key)}," if table.key else ""
                 raise refusal(
                     error,
-                    f"sequence {change.sequence}, found by {', '.join(table.key)}, is refused",
+                    f"sequence {change.sequence}{found} is refused",
                     f"{table.schema}.{table.name}",
                     change.sequence,
                 ) from error

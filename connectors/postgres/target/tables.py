@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, cast
 
+from msgspec.structs import replace
 from psycopg import sql
 
 from connectors.errors import PermanentError
-from connectors.postgres.target.collapse import no_key
+from connectors.postgres.target import ddl
 from connectors.postgres.target.offsets import CREATION_LOCK
 from connectors.postgres.target.statements import Field, Form
+from connectors.postgres.target.steps import no_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from connectors.contracts import Column, TableSchema
     from connectors.postgres.spec import SinkSpec
+    from connectors.postgres.target.layout import Layout, Name
     from connectors.postgres.target.session import Session
 
-Name = tuple[str, str]
-
-# Names of things in the source's catalog, which the target need not have, and types without input.
-_CATALOG_TYPES = re.compile(
-    r"reg(class|collation|config|dictionary|namespace|oper|operator|proc|procedure|role|type)\b"
-    r"|aclitem\b|gtsvector\b|pg_(node_tree|ndistinct|dependencies|mcv_list|brin_\w+)\b"
-)
 _TABLE = (
     b"SELECT c.oid, c.relkind::text FROM pg_class AS c JOIN pg_namespace AS n"
     b" ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2"
@@ -88,10 +83,12 @@ class Target:
 
     Args:
         spec: Whether tables and columns may be created.
+        layout: Where they are, and what they have beside the source's columns.
     """
 
-    def __init__(self, spec: SinkSpec) -> None:
+    def __init__(self, spec: SinkSpec, layout: Layout) -> None:
         self._spec = spec
+        self._layout = layout
         self._tables: dict[str, TargetTable] = {}
 
     def __getitem__(self, table: TableSchema) -> TargetTable:
@@ -113,24 +110,35 @@ class Target:
                 not fit.
             psycopg.Error: From the server.
         """
-        if not table.key:
+        if not (table.key or self._layout.append):
             raise no_key(table)
         if table.hash not in self._tables:
+            schema, name = self._layout.name(table)
+            wanted = replace(
+                table,
+                schema=schema,
+                name=name,
+                columns=self._layout.columns(table),
+                key=self._layout.key(table),
+            )
             with session.transaction():
                 # type names come out qualified, unless they are the server's own
                 session.execute(b"SET LOCAL search_path = pg_catalog")
-                found = self._fitting(session, table)
-                self._tables[table.hash] = _checked(session, table, found)
+                found = self._fitting(session, wanted)
+                self._tables[table.hash] = _checked(session, wanted, found, self._layout.deleted)
 
     def parents_first(self, tables: Sequence[TableSchema]) -> list[TableSchema]:
         """Order tables so that rows come after the rows that they refer to, as far as possible."""
-        by_name = {(table.schema, table.name): table for table in tables}
+        by_name: dict[Name, list[TableSchema]] = {}
+        for table in tables:
+            form = self[table].form
+            by_name.setdefault((form.schema, form.name), []).append(table)
         graph = {
-            name: self[table].references.intersection(by_name).difference([name])
-            for name, table in by_name.items()
+            name: self[same[0]].references.intersection(by_name).difference([name])
+            for name, same in by_name.items()
         }
         try:
-            return [by_name[name] for name in TopologicalSorter(graph).static_order()]
+            return [t for name in TopologicalSorter(graph).static_order() for t in by_name[name]]
         except CycleError:
             return list(tables)
 
@@ -144,9 +152,13 @@ class Target:
             session.execute(b"SELECT pg_advisory_xact_lock($1)", [CREATION_LOCK])
             found = _find(session, table)  # another writer may have been faster
         lacking = found.lacks(table) if found else table.columns
-        types = [_type(session, column, table.dialect) for column in lacking]
+        own = self._layout.own
+        types = [
+            ddl.type_of(session, column, "postgresql" if column in own else table.dialect)
+            for column in lacking
+        ]
         if found is None:
-            statement = _create(table, types)
+            statement = ddl.create(table, types)
             if not self._spec.create_tables:
                 raise PermanentError(
                     "postgres.no_table",
@@ -158,7 +170,7 @@ class Target:
                 session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(table.schema)))
             session.execute(statement)
         elif lacking:
-            statement = _add(table, lacking, types)
+            statement = ddl.add(table, lacking, types)
             if self._spec.schema_changes == "refuse":
                 names = ", ".join(column.name for column in lacking)
                 raise PermanentError(
@@ -200,8 +212,27 @@ def _find(session: Session, table: TableSchema) -> _Found | None:
     return _Found(oid, fields, frozenset(row[0] for row in rows if row[3]))
 
 
-def _checked(session: Session, table: TableSchema, found: _Found) -> TargetTable:
+def _checked(session: Session, table: TableSchema, found: _Found, deleted: str) -> TargetTable:
     where = f"{table.schema}.{table.name}"
+    if table.key:
+        _check_key(session, table, found, where)
+    if deleted and deleted not in found.fields:
+        raise PermanentError(
+            "postgres.no_column",
+            f"soft deletes need the column {deleted}",
+            where=where,
+            cure=ddl.add(
+                table, [c for c in table.columns if c.name == deleted], ["timestamptz"]
+            ).as_string(session),
+        )
+    fields = tuple(found.fields[c.name] for c in table.columns if c.name in found.fields)
+    references = cast("list[Name]", session.execute(_REFERENCES, (found.oid,)).fetchall())
+    referenced = session.execute(_REFERENCED, (found.oid,)).fetchone() == (True,)
+    form = Form(table.schema, table.name, table.key, fields, deleted)
+    return TargetTable(form, frozenset(references), referenced)
+
+
+def _check_key(session: Session, table: TableSchema, found: _Found, where: str) -> None:
     key = set(table.key)
     unique = cast("list[tuple[list[str]]]", session.execute(_UNIQUE, (found.oid,)).fetchall())
     fits = any(set(columns) == key for (columns,) in unique)
@@ -219,51 +250,8 @@ def _checked(session: Session, table: TableSchema, found: _Found) -> TargetTable
             where=where,
             cure=statement.as_string(session),
         )
-    fields = tuple(found.fields[c.name] for c in table.columns if c.name in found.fields)
-    references = cast("list[Name]", session.execute(_REFERENCES, (found.oid,)).fetchall())
-    referenced = session.execute(_REFERENCED, (found.oid,)).fetchone() == (True,)
-    form = Form(table.schema, table.name, table.key, fields)
-    return TargetTable(form, frozenset(references), referenced)
 
 
 def _exists(session: Session, schema: str) -> bool:
     query = b"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
     return session.execute(query, (schema,)).fetchone() == (True,)
-
-
-def _type(session: Session, column: Column, dialect: str) -> str:
-    """The type a column gets in the target: the source's own if it means the same there.
-
-    `to_regtype` takes the name of one type and nothing else, so that what it knows is safe DDL.
-    """
-    as_text = "text[]" if column.json.startswith("array") else "text"
-    if dialect != "postgresql" or not column.portable:
-        return as_text
-    if _CATALOG_TYPES.match(column.type):
-        return as_text
-    row = session.execute(b"SELECT to_regtype($1) IS NOT NULL", (column.type,)).fetchone()
-    return column.type if row == (True,) else as_text
-
-
-def _create(table: TableSchema, types: Sequence[str]) -> sql.Composed:
-    columns = [
-        sql.SQL("{} {}").format(sql.Identifier(column.name), sql.SQL(type_))
-        for column, type_ in zip(table.columns, types, strict=True)
-    ]
-    key = sql.SQL(", ").join(map(sql.Identifier, table.key))
-    columns.append(sql.SQL("PRIMARY KEY ({})").format(key))
-    return sql.SQL("CREATE TABLE {} ({})").format(
-        sql.Identifier(table.schema, table.name), sql.SQL(", ").join(columns)
-    )
-
-
-def _add(table: TableSchema, columns: Sequence[Column], types: Sequence[str]) -> sql.Composed:
-    added = [
-        sql.SQL("ADD COLUMN IF NOT EXISTS {} {}").format(
-            sql.Identifier(column.name), sql.SQL(type_)
-        )
-        for column, type_ in zip(columns, types, strict=True)
-    ]
-    return sql.SQL("ALTER TABLE {} {}").format(
-        sql.Identifier(table.schema, table.name), sql.SQL(", ").join(added)
-    )
