@@ -36,8 +36,8 @@ class PostgresSink:
 
     @property
     def whole_transactions(self) -> bool:
-        """Not yet: a transaction of the target holds whole batches."""
-        return False
+        """As configured; otherwise a transaction of the target holds whole batches."""
+        return self._spec.transactions
 
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.

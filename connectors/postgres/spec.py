@@ -58,6 +58,10 @@ class SinkSpec(BaseModel):
         min_length=1,
         description="when a row was deleted, with soft deletes",
     )
+    transactions: bool = Field(
+        default=False,
+        description="apply the source's transactions whole: never commit in the middle of one",
+    )
     create_tables: bool = Field(default=True, description="create tables that do not exist yet")
     schema_changes: Literal["add", "ignore", "refuse"] = Field(
         default="add", description="what to do about columns that the target lacks"

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from connectors.errors import FatalError, FencedError, PermanentError
 from connectors.postgres.target import offsets, replayed
-from connectors.postgres.target.apply import Applier
-from connectors.postgres.target.collapse import Collapser
-from connectors.postgres.target.history import History
-from connectors.postgres.target.layout import Layout
+from connectors.postgres.target.changer import Changer, refused_together
 from connectors.postgres.target.session import (
     Session,
     connect,
     is_transient,
     is_usable,
-    refusal,
     roll_back,
 )
-from connectors.postgres.target.tables import Target
 from connectors.subjects import stored_upto
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from connectors.contracts import Batch, Claim, Delivered
     from connectors.postgres.spec import SinkSpec
@@ -46,12 +40,7 @@ class Store:
     def __init__(self, spec: SinkSpec, claim: Claim) -> None:
         self._spec = spec
         self._claim = claim
-        layout = Layout(spec)
-        self._target = Target(spec, layout)
-        self._applier = Applier(self._target)
-        self._collapser = (
-            History() if layout.append else Collapser(self._target.referenced, layout.deleted)
-        )
+        self._changer = Changer(spec)
         self._offsets = dict(claim.offsets)
         self.session: Session | None = None
         self.stored = 0
@@ -65,7 +54,7 @@ class Store:
             RetryableError: The target cannot be reached.
             psycopg.Error: The server refuses, or the connection was lost again.
         """
-        if self.session is not None and is_usable(self.session):
+        if self.session is not None and (self.holding or is_usable(self.session)):
             return
         self.close()
         self.session = connect(self._spec.dsn.get_secret_value(), self._claim.share.sink)
@@ -91,6 +80,18 @@ class Store:
             self.session.close()
             self.session = None
 
+    def dispose(self) -> None:
+        """Let go of everything."""
+        self.close()
+
+    @property
+    def holding(self) -> bool:
+        """Whether a transaction stays open in the target between two calls."""
+        return False
+
+    def rest(self) -> None:
+        """Take such a transaction back for now, as nothing follows; it holds locks."""
+
     def write(self, batches: Sequence[Batch]) -> None:
         """Store batches whole: all of them in one transaction, or what can be, one by one.
 
@@ -113,8 +114,7 @@ class Store:
                 for batch in batches:
                     self.write([batch])
                 return
-            for subject, stored in self._offsets.items():
-                self._offsets[subject] = max(stored, upto)
+            self._count(upto)
         self.stored = max(self.stored, upto)
 
     def replay(self, letters: Sequence[Delivered]) -> None:
@@ -134,6 +134,10 @@ class Store:
                 lambda session: replayed.remember(session, self._claim, changes),
                 again=True,
             )
+
+    def _count(self, upto: int) -> None:
+        for subject, stored in self._offsets.items():
+            self._offsets[subject] = max(stored, upto)
 
     def _new(self, changes: list[Delivered]) -> list[Delivered]:
         """Leave out what the subjects already have."""
@@ -155,12 +159,12 @@ class Store:
         try:
             self._transaction(changes, seal, one_by_one=False)
         except PermanentError:
-            self._forget()
+            self._changer.forget()
             raise
         except psycopg.Error as error:
             if is_transient(error):
                 raise
-            self._forget()
+            self._changer.forget()
             if not again:
                 raise
             # collapsed, rows may stand in each other's way where in their order they do not
@@ -171,76 +175,25 @@ class Store:
     ) -> None:
         session = self._connected()
         try:
-            self._prepare(session, changes)
+            self._changer.prepare(session, changes)
             session.execute(b"BEGIN; SET CONSTRAINTS ALL DEFERRED")
             offsets.hold(session, self._claim)
             if one_by_one:
-                self._apply_each(session, changes)
+                self._changer.apply_each(session, changes)
             else:
-                self._applier.apply(session, self._collapser.collapse(changes))
+                self._changer.apply(session, changes)
             seal(session)
             session.execute(b"COMMIT")
         except psycopg.Error as error:
             roll_back(session)
             if one_by_one and not is_transient(error) and changes:
-                raise _refused_together(error, changes) from error
+                raise refused_together(error, changes) from error
             raise
         except (PermanentError, FencedError):
             roll_back(session)
             raise
 
-    def _prepare(self, session: Session, changes: Sequence[Delivered]) -> None:
-        first = {c.table.hash: (c.sequence, c.table) for c in reversed(changes) if c.table}
-        for sequence, table in sorted(first.values(), key=itemgetter(0)):
-            try:
-                self._target.prepare(session, table)
-            except PermanentError as error:
-                error.sequence = sequence
-                raise
-            except psycopg.Error as error:
-                if is_transient(error):
-                    raise
-                raise refusal(
-                    error,
-                    f"the table cannot be made ready for sequence {sequence}",
-                    f"{table.schema}.{table.name}",
-                    sequence,
-                ) from error
-
-    def _apply_each(self, session: Session, changes: Iterable[Delivered]) -> None:
-        for change in changes:
-            try:
-                self._applier.apply(session, self._collapser.collapse([change]))
-            except psycopg.Error as error:
-                table = change.table
-                if is_transient(error) or table is None:
-                    raise
-                found = f", found by {', '.join(table.key)}," if table.key else ""
-                raise refusal(
-                    error,
-                    f"sequence {change.sequence}{found} is refused",
-                    f"{table.schema}.{table.name}",
-                    change.sequence,
-                ) from error
-
     def _connected(self) -> Session:
         if self.session is None:
             raise psycopg.InterfaceError("the session is closed")
         return self.session
-
-    def _forget(self) -> None:
-        """The target may have been changed since it was looked at."""
-        self._target.forget()
-        self._applier.forget()
-
-
-def _refused_together(error: psycopg.Error, changes: Sequence[Delivered]) -> PermanentError:
-    """The server's word at the end of a transaction, where it does not say whom it means."""
-    first, last = changes[0].sequence, changes[-1].sequence
-    table = changes[0].table
-    where = f"{table.schema}.{table.name}" if table is not None else ""
-    if error.diag.table_name:
-        where = f"{error.diag.schema_name}.{error.diag.table_name}"
-    if first == last:
-        return refusal(error, f"sequence {first} is refused", where, first)
-    return refusal(error, f"the sequences {first} to {last} are refused", where)

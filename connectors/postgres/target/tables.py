@@ -103,7 +103,7 @@ class Target:
         self._tables.clear()
 
     def prepare(self, session: Session, table: TableSchema) -> None:
-        """Make sure that a table exists and fits; outside of a transaction.
+        """Make sure that a table exists and fits, in a transaction of its own unless there is one.
 
         Raises:
             PermanentError: A table or column is missing and may not be created, or the key does
@@ -123,9 +123,12 @@ class Target:
             )
             with session.transaction():
                 # type names come out qualified, unless they are the server's own
+                (path,) = session.execute(b"SELECT current_setting('search_path')").fetchone() or ()
                 session.execute(b"SET LOCAL search_path = pg_catalog")
                 found = self._fitting(session, wanted)
                 self._tables[table.hash] = _checked(session, wanted, found, self._layout.deleted)
+                # within a larger transaction it would stay
+                session.execute(b"SELECT set_config('search_path', $1, true)", (path,))
 
     def parents_first(self, tables: Sequence[TableSchema]) -> list[TableSchema]:
         """Order tables so that rows come after the rows that they refer to, as far as possible."""

@@ -24,6 +24,7 @@ from connectors.postgres.server import one_line
 from connectors.postgres.target.offsets import fenced
 from connectors.postgres.target.session import is_transient
 from connectors.postgres.target.store import Store
+from connectors.postgres.target.whole import WholeStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ QUEUE_BYTES = 16 * 1024 * 1024
 QUEUE_BATCHES = 256
 # An offset that no rows go with may be this late.
 LAZY_S = 3.0
+# A source transaction that does not go on for so long lets go of its locks.
+REST_S = 10.0
 # How long a stopping flow waits for a target that is silent, for a lock perhaps.
 STOP_GRACE_S = 5.0
 _BACKOFF_S = (0.05, 10.0)
@@ -59,7 +62,7 @@ class PostgresWriter:
     def __init__(self, spec: SinkSpec, claim: Claim, stop: threading.Event) -> None:
         self._claim = claim
         self._stop = stop
-        self._store = Store(spec, claim)
+        self._store = WholeStore(spec, claim) if spec.transactions else Store(spec, claim)
         self._state = threading.Condition()
         self._waiting: deque[Batch] = deque()
         self._letters: Sequence[Delivered] = ()
@@ -68,6 +71,7 @@ class PostgresWriter:
         self._busy = False
         self._flushing = False
         self._lazy_until = 0.0
+        self._rest_at = 0.0
         self._error: Exception | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -103,7 +107,10 @@ class PostgresWriter:
             self._state.notify_all()
 
     def flush(self) -> None:
-        """Return once everything written is stored together with its offset. Raises as `write`."""
+        """Return once everything written is stored together with its offset. Raises as `write`.
+
+        With whole transactions the beginning of one is kept back.
+        """
         with self._state:
             if self._waiting or self._busy:
                 self._flushing = True
@@ -190,7 +197,7 @@ class PostgresWriter:
                 self._waiting.clear()
         finally:
             with self._state:
-                self._store.close()
+                self._store.dispose()
                 self._busy = False
                 self._state.notify_all()
 
@@ -199,15 +206,17 @@ class PostgresWriter:
         with self._state:
             self._busy = False
             self._state.notify_all()
+            self._rest_at = time.monotonic() + REST_S
             while not self._closing.is_set() and not self._due():
-                left = self._lazy_until - time.monotonic() if self._waiting else None
-                self._state.wait(left)
+                self._state.wait(self._patience())
             if self._closing.is_set():
                 return None
             self._busy = True
             if self._letters:
                 letters, self._letters = self._letters, ()
                 return lambda: self._store.replay(letters)
+            if not self._waiting:
+                return self._store.rest
             batches = list(self._waiting)
             self._waiting.clear()
             self._changes = self._bytes = 0
@@ -218,8 +227,14 @@ class PostgresWriter:
         if self._letters:
             return True
         if not self._waiting:
-            return False
+            return self._store.holding and time.monotonic() >= self._rest_at
         return self._changes > 0 or self._flushing or time.monotonic() >= self._lazy_until
+
+    def _patience(self) -> float | None:
+        """How long nothing is to be done unless more comes; None: for ever."""
+        if self._waiting:
+            return self._lazy_until - time.monotonic()
+        return self._rest_at - time.monotonic() if self._store.holding else None
 
     def _persist(self, work: Callable[[], None]) -> None:
         """Store what was taken, waiting out every transient failure."""
