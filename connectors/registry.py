@@ -31,6 +31,7 @@ _SINKS = {
     "postgres": _Entry(
         "connectors.postgres.spec:SinkSpec", "connectors.postgres.sink:PostgresSink"
     ),
+    "webhook": _Entry("connectors.webhook.spec:SinkSpec", "connectors.webhook.sink:WebhookSink"),
 }
 
 

@@ -10,6 +10,7 @@ from control.servers.postgres import PostgresServer
 from control.servers.postgres_programs import find_programs
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
+from tests.contract.webhook_sink import WebhookSinkAdapter
 from tests.servers.require import obtain
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 # type of the connector: its adapter, and the fixture of the server that the adapter takes
 SOURCES = {"postgres": (PostgresSourceAdapter, "mortal_postgres")}
-SINKS = {"postgres": (PostgresSinkAdapter, "mortal_postgres")}
+SINKS = {
+    "postgres": (PostgresSinkAdapter, "mortal_postgres"),
+    "webhook": (WebhookSinkAdapter, "nats_server"),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,0 +1,219 @@
+"""One endpoint, and the connections over which requests go there: HTTP/1.1, kept alive.
+
+httpcore is used as it is, a connection for each thread: httpx around it doubles the CPU time of a
+request, and the pools and locks of its asynchronous half multiply it (docs/webhook-sink.md has the
+figures).
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from base64 import b64encode
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpcore
+
+from connectors.errors import ConfigError
+from connectors.webhook.answers import Answer, understand
+from connectors.webhook.network import Dialler, resolve
+from connectors.webhook.signatures import signature
+
+if TYPE_CHECKING:
+    from connectors.webhook.events import Message
+    from connectors.webhook.network import Resolve, Stream
+    from connectors.webhook.spec import SinkSpec, TlsSpec
+
+# No more of an answer's body is read; what is longer costs the connection.
+LONGEST_ANSWER = 64 * 1024
+# A connection that has been idle for longer is not trusted any more, in seconds.
+_IDLE = 20.0
+
+_Failures = (
+    httpcore.NetworkError,
+    httpcore.TimeoutException,
+    httpcore.ProtocolError,
+    httpcore.ConnectionNotAvailable,
+)
+
+
+class UnansweredError(Exception):
+    """No answer: whether the request has arrived is not known.
+
+    Args:
+        reason: Why, for people.
+        stale: The connection had been used before: a server may have closed it meanwhile, which
+            says nothing about the endpoint.
+    """
+
+    def __init__(self, reason: str, *, stale: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.stale = reason, stale
+
+
+class Endpoint:
+    """Where requests go, and what goes with each of them. Usable from any thread.
+
+    Args:
+        spec: The configuration.
+        resolver: Turns a host into addresses.
+
+    Raises:
+        ConfigError: `webhook.tls`: certificates cannot be read.
+    """
+
+    def __init__(self, spec: SinkSpec, resolver: Resolve = resolve) -> None:
+        parts = urlsplit(spec.url.get_secret_value())
+        host = parts.hostname or ""
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        name = f"[{host}]" if ":" in host else host
+        self.url = httpcore.URL(
+            scheme=parts.scheme.encode(), host=name.encode(), port=port, target=target.encode()
+        )
+        self.shown = spec.shown
+        self.timeout = spec.timeout.total_seconds()
+        self._connect_timeout = spec.connect_timeout.total_seconds()
+        tls = _tls_context(spec.tls) if secure else None
+        self._dialler = Dialler(host, port, tls, spec.allow_private, resolver)
+        self._keys = spec.keys
+        self._fixed = _fixed_headers(spec, parts.netloc)
+
+    def dial(self) -> Stream:
+        """Make a connection. Raises ConfigError as `Dialler.dial`, and UnansweredError."""
+        try:
+            return self._dialler.dial(self._connect_timeout)
+        except _Failures as error:
+            raise UnansweredError(_told(error)) from None
+
+    def headers(self, message: Message) -> list[tuple[bytes, bytes]]:
+        """The headers of an attempt that is made now."""
+        now = int(time.time())
+        headers = [
+            *self._fixed,
+            (b"content-length", b"%d" % len(message.body)),
+            (b"content-type", message.content_type),
+            (b"webhook-id", message.id.encode()),
+            (b"webhook-timestamp", b"%d" % now),
+        ]
+        if self._keys:
+            signed = signature(self._keys, message.id, now, message.body)
+            headers.append((b"webhook-signature", signed.encode()))
+        return headers
+
+
+class Line:
+    """One connection to an endpoint, made when it is needed. Used by one thread at a time."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._stream: Stream | None = None
+        self._connection: httpcore.HTTP11Connection | None = None
+
+    def send(self, message: Message) -> Answer:
+        """Send one request and return what was answered.
+
+        Raises:
+            UnansweredError: There was no answer.
+            ConfigError: The endpoint's address is not allowed.
+        """
+        connection = self._connection
+        if connection is not None and (connection.is_closed() or connection.has_expired()):
+            self.close()
+            connection = None
+        fresh = connection is None
+        if connection is None:
+            connection = self._connect()
+        try:
+            return self._exchange(connection, message)
+        except _Failures as error:
+            self.close()
+            # a timeout is none of a closed connection
+            stale = not fresh and not isinstance(error, httpcore.TimeoutException)
+            raise UnansweredError(_told(error), stale=stale) from None
+
+    def close(self) -> None:
+        """Let go of the connection; `send` makes another one."""
+        connection, self._connection = self._connection, None
+        self._stream = None
+        if connection is not None:
+            connection.close()
+
+    def hang_up(self) -> None:
+        """Break the connection under a `send` in another thread."""
+        stream = self._stream
+        if stream is not None:
+            stream.hang_up()
+
+    def _connect(self) -> httpcore.HTTP11Connection:
+        stream = self._stream = self._endpoint.dial()
+        origin = self._endpoint.url.origin
+        self._connection = httpcore.HTTP11Connection(origin, stream, keepalive_expiry=_IDLE)
+        return self._connection
+
+    def _exchange(self, connection: httpcore.HTTP11Connection, message: Message) -> Answer:
+        endpoint = self._endpoint
+        if self._stream is not None:
+            self._stream.deadline = time.monotonic() + endpoint.timeout
+        request = httpcore.Request(
+            b"POST", endpoint.url, headers=endpoint.headers(message), content=message.body
+        )
+        response = connection.handle_request(request)
+        body = b""
+        try:
+            for part in response.iter_stream():
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    break
+        finally:
+            response.close()
+        if response.status == 204 and not response.headers:
+            return understand(response.status, {}, body, datetime.now(UTC))
+        headers = {
+            name.decode("ascii").lower(): value.decode("latin-1")
+            for name, value in response.headers
+        }
+        return understand(response.status, headers, body, datetime.now(UTC))
+
+
+def _fixed_headers(spec: SinkSpec, host: str) -> list[tuple[bytes, bytes]]:
+    own = {name.lower(): value.get_secret_value() for name, value in spec.headers.items()}
+    try:
+        product = f"waxtap/{version('waxtap')}"
+    except PackageNotFoundError:
+        product = "waxtap"
+    fixed = {"host": host, "user-agent": product, "accept-encoding": "identity"} | own
+    if spec.auth and spec.auth.user:
+        pair = f"{spec.auth.user}:{spec.auth.password.get_secret_value()}"
+        fixed["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
+    elif spec.auth:
+        fixed["authorization"] = f"Bearer {spec.auth.bearer.get_secret_value()}"
+    return [(name.encode(), value.encode()) for name, value in fixed.items()]
+
+
+def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=spec.ca or None)
+        if spec.cert:
+            context.load_cert_chain(spec.cert, spec.key)
+    except OSError as error:
+        raise ConfigError(
+            "webhook.tls",
+            f"certificate files: {error}",
+            where="tls",
+            cure="`ca`, `cert` and `key` are files in PEM format that this user may read",
+        ) from None
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _told(error: Exception) -> str:
+    """The reason on one line; httpcore's timeouts come without words."""
+    text = " ".join(str(error).split())
+    if isinstance(error, httpcore.TimeoutException):
+        return "no answer in time"
+    return text or type(error).__name__

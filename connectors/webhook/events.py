@@ -1,0 +1,158 @@
+"""From changes to what is sent: events in the form of Standard Webhooks, and requests of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import blake2b
+from json import dumps
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from connectors.subjects import topic_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from connectors.contracts import Delivered, Share
+
+Body = Literal["event", "list", "ndjson"]
+
+_CONTENT_TYPES: dict[Body, bytes] = {
+    "event": b"application/json",
+    "list": b"application/json",
+    "ndjson": b"application/x-ndjson",
+}
+
+
+@dataclass(slots=True)
+class Event:
+    """A change as it is sent.
+
+    Attributes:
+        id: Names the change for ever: sink, stream and sequence.
+        sequence: The stream's sequence of the change.
+        topic: Its topic.
+        type: `<topic>.<op>`; the topic alone for a change that is no envelope any more.
+        body: The JSON object.
+        key: The row's key as JSON; empty: it has none.
+        alone: It must not be overtaken by, and must not overtake, any other change of its topic.
+    """
+
+    id: str
+    sequence: int
+    topic: str
+    type: str
+    body: bytes
+    key: str
+    alone: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A request's body and what names it."""
+
+    id: str
+    content_type: bytes
+    body: bytes
+
+
+class _Source(msgspec.Struct):
+    ts_ms: int | None = None
+
+
+class _Envelope(msgspec.Struct):
+    """What is looked at of a change."""
+
+    op: str
+    ts_ms: int
+    before: msgspec.Raw = msgspec.Raw(b"null")
+    source: _Source | None = None
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+_decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def identity(share: Share) -> str:
+    """What the ids of a sink's changes of a stream begin with; another stream has another one."""
+    text = f"{share.sink}\n{share.stream}\n{share.created}"
+    return f"msg_{blake2b(text.encode(), digest_size=8).hexdigest()}"
+
+
+def events(changes: Sequence[Delivered], prefix: str) -> Iterator[Event]:
+    """Make an event of each change.
+
+    Args:
+        changes: In order; those with the same sequence stand together, and are numbered.
+        prefix: From `identity`.
+    """
+    previous, number = 0, 0
+    for change in changes:
+        number = number + 1 if change.sequence == previous else 1
+        previous = change.sequence
+        part = f"_{number}" if number > 1 else ""
+        yield _event(change, f"{prefix}_{change.sequence}{part}")
+
+
+def message(batch: Sequence[Event], form: Body) -> Message:
+    """The request that carries these events.
+
+    The same events always make the same id and body. That of several names the first and the last
+    of them, and has a digest of all: other ones between these two have another id.
+    """
+    if form == "event":
+        (event,) = batch
+        return Message(event.id, _CONTENT_TYPES[form], event.body)
+    bodies = [event.body for event in batch]
+    joined = b"[%s]" % b",".join(bodies) if form == "list" else b"\n".join([*bodies, b""])
+    name = batch[0].id
+    if len(batch) > 1:
+        digest = blake2b("\n".join([event.id for event in batch]).encode(), digest_size=6)
+        name = f"{name}-{batch[-1].sequence}-{digest.hexdigest()}"
+    return Message(name, _CONTENT_TYPES[form], joined)
+
+
+def _event(change: Delivered, name: str) -> Event:
+    topic = topic_of(change.subject)
+    kind, alone = topic, False
+    try:
+        envelope = _decode(change.envelope)
+    except msgspec.DecodeError:
+        # A transform has left the row alone: nothing tells the operation and the time any more.
+        moment = int(datetime.now(UTC).timestamp() * 1000)
+    else:
+        kind = f"{topic}.{envelope.op}"
+        committed = envelope.source.ts_ms if envelope.source else None
+        moment = envelope.ts_ms if committed is None else committed
+        alone = envelope.op == "t" or (envelope.op == "u" and _moves(change.key, envelope.before))
+    parts = [
+        f'{{"id":"{name}","type":{dumps(kind)},"timestamp":"{_time(moment)}"'.encode(),
+        f',"key":{change.key or "null"},"position":"{change.position}"'.encode(),
+    ]
+    if change.unavailable:
+        parts.append(b',"unavailable":' + msgspec.json.encode(change.unavailable))
+    if change.json_nulls:
+        parts.append(b',"json_nulls":' + msgspec.json.encode(change.json_nulls))
+    body = b"".join([*parts, b',"data":', change.envelope, b"}"])
+    return Event(name, change.sequence, topic, kind, body, change.key or "", alone)
+
+
+def _moves(key: str | None, before: msgspec.Raw) -> bool:
+    """Whether an update has changed the row's key, which `before` tells."""
+    if key is None or bytes(before) == b"null":
+        return False
+    old = _decode_row(before)
+    return any(
+        name not in old
+        or (old[name] != value and msgspec.json.decode(old[name]) != msgspec.json.decode(value))
+        for name, value in _decode_row(key).items()
+    )
+
+
+@lru_cache(maxsize=64)
+def _time(milliseconds: int) -> str:
+    moment = datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{milliseconds % 1000:03d}Z"
