@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 # About as much waits at most, and what one call brings.
 QUEUE_EVENTS = 4000
 QUEUE_BYTES = 16 * 1024 * 1024
-# A claim that was confirmed so many seconds ago is confirmed again before more is sent.
+# A claim that was confirmed so many seconds ago is confirmed again before more is sent, and so it
+# is when something follows after nothing was under way.
 FRESH_S = 1.0
 
 
@@ -46,7 +48,7 @@ class Outbox:
         self._progress = Progress()
         self._bytes = self._events = 0
         self._not_before = 0.0
-        self._confirmed = -FRESH_S
+        self._confirmed = -math.inf
         self.error: Exception | None = None
         self.closing = False
         self.sending = 0
@@ -84,6 +86,9 @@ class Outbox:
                 do not count.
         """
         with self.changed:
+            if self.empty:
+                # Whoever has had nothing to do, or replays, may have been overtaken meanwhile.
+                self._confirmed = -math.inf
             for event in events:
                 unit = self._ordering.add(event)
                 self._events += 1

@@ -409,7 +409,9 @@ def test_a_refused_change_is_permanent_and_the_offset_stays_before_it(
         assert caught.value.sequence in (0, 4)
         healthy = [item for item in [*good, *bad, *later] if item.sequence != 4]
         expect_stored(sink_adapter, healthy, again.offsets)
-    assert not prefix([*bad, *later], again.offsets)
+    stored = prefix([*bad, *later], again.offsets)
+    # what lies before the culprit may be stored without it where no transaction joins them
+    assert not stored if sink_adapter.transactional else all(c.sequence < 4 for c in stored)
     healed = [*(item for item in bad if item.sequence != 4), *later]
     deliver(sink_adapter, again, healed)
     assert sink_adapter.rows() == {1: "x", 2: "z", 5: "y"}

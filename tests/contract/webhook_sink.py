@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 from standardwebhooks import Webhook
@@ -78,7 +78,7 @@ class Consumer:
 class WebhookSinkAdapter:
     """An endpoint of its own; the offsets lie in a bucket of a shared NATS."""
 
-    transactional = False
+    transactional: ClassVar[bool] = False
 
     def __init__(self, server: NatsServer) -> None:
         self._nats = NatsSpec(url=(server.url,))
@@ -121,7 +121,8 @@ class WebhookSinkAdapter:
 
     def close(self) -> None:
         self._receiver.close()
-        api.call(self._connection, f"STREAM.DELETE.KV_{BUCKET}", None, dict)
+        if api.stream_info(self._connection, f"KV_{BUCKET}") is not None:
+            api.call(self._connection, f"STREAM.DELETE.KV_{BUCKET}", None, dict)
         self._connection.release()
 
     def _sink(self, url: str, **settings: object) -> Sink:
