@@ -63,7 +63,8 @@ class KvOffsets:
             while True:
                 entry, revision = _read(connection, share)
                 subjects, offsets, forgotten = _taken_over(entry, share)
-                taken = _Entry(entry.epoch + 1, subjects)
+                # Revisions grow even where the key was deleted, so that no epoch comes twice.
+                taken = _Entry(max(entry.epoch, revision) + 1, subjects)
                 if written := _write(connection, share, taken, revision):
                     self._known[share.sink, share.stream] = taken, written
                     return Claim(share, taken.epoch, offsets, forgotten)
@@ -120,6 +121,8 @@ def _read(connection: Connection, share: Share) -> tuple[_Entry, int]:
         raise ConfigError("jetstream.offsets", str(error), where=BUCKET) from error
     if stored is None:
         return _Entry(), 0
+    if not stored.data:  # the mark of a deleted key
+        return _Entry(), stored.seq
     try:
         return msgspec.json.decode(stored.data, type=_Entry), stored.seq
     except msgspec.MsgspecError as error:
@@ -127,7 +130,8 @@ def _read(connection: Connection, share: Share) -> tuple[_Entry, int]:
             "jetstream.offsets_unreadable",
             f"what is stored of the sink's offsets cannot be read: {error}",
             where=_subject(share),
-            cure="restore the bucket from a backup, or delete the key: the sink then starts anew",
+            cure=f"restore the bucket from a backup, or start anew: nats kv del {BUCKET} "
+            f"{share.sink}.{share.stream}",
         ) from error
 
 
@@ -164,7 +168,9 @@ def _taken_over(entry: _Entry, share: Share) -> tuple[dict[str, _Offset], dict[s
     own: dict[str, int] = {}
     for subject in share.subjects:
         fresh = not any(covers(pattern, subject) for pattern in rows)
-        own[subject] = share.begin if fresh else stored_upto(known, subject)
+        # What a narrower share has not got yet must not be skipped.
+        behind = [upto for narrow, upto in known.items() if covers(subject, narrow)]
+        own[subject] = min([share.begin, *behind]) if fresh else stored_upto(known, subject)
     ahead = {
         subject: upto
         for subject, upto in known.items()
