@@ -21,8 +21,9 @@ _TRANSLATED = IPv6Network("64:ff9b::/96")
 _TRANSLATED_LOCALLY = IPv6Network("64:ff9b:1::/48")
 # Not in the standard library's list of what is not global.
 _FURTHER: tuple[Network, ...] = (
+    IPv4Network("192.0.0.0/24"),  # protocol assignments; the metadata of a public cloud
     IPv4Network("192.88.99.0/24"),  # 6to4 relays
-    IPv4Network("168.63.129.16/32"),  # the metadata of a public cloud at a public address
+    IPv4Network("168.63.129.16/32"),  # the metadata of another one, at a public address
     IPv6Network("fec0::/10"),  # site-local
     IPv6Network("::/96"),  # IPv4-compatible
 )
