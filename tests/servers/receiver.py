@@ -128,15 +128,26 @@ class Receiver:
 
     async def _kill(self) -> None:
         if self._server is not None:
+            # A connection that is being accepted when the server closes would stay open for ever.
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            await self._accepted()
             self._server.close()
             self._server = None
         await self._cut()
 
-    async def _cut(self) -> None:
-        for connection in list(self._open):
-            connection.reset()
-        # let the sockets be closed
+    async def _accepted(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
         await asyncio.sleep(0)
+
+    async def _cut(self) -> None:
+        await self._accepted()
+        ending = list(self._open)
+        for connection in ending:
+            connection.reset()
+        while self._open.intersection(ending):
+            await asyncio.sleep(0.001)
 
     def opened(self, connection: _Connection) -> None:
         self.accepted += 1
