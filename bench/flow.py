@@ -27,6 +27,7 @@ class Setup:
         source_dsn: Of the source database.
         target_dsn: Of the target database.
         slot: The slot to capture from; it must exist.
+        endpoint: The URL that webhooks go to; empty: there are none.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Setup:
     source_dsn: str
     target_dsn: str
     slot: str
+    endpoint: str = ""
 
     def start(self, flow: str) -> MeasuredProcess:
         """Start one flow, such as `capture/bench`, in a process of its own."""
@@ -71,8 +73,22 @@ class Setup:
                     }
                 },
                 "sinks": {
-                    "target": {"type": "postgres", "dsn": "${TARGET_DSN}", "topics": ["db.*"]}
+                    "target": {"type": "postgres", "dsn": "${TARGET_DSN}", "topics": ["db.*"]},
+                    **self._webhooks(),
                 },
             },
             indent=2,
         )
+
+    def _webhooks(self) -> dict[str, object]:
+        if not self.endpoint:
+            return {}
+        common = {
+            "type": "webhook",
+            "topics": ["db.*"],
+            "url": self.endpoint,
+            "secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"],
+            "allow_http": True,
+            "allow_private": ["127.0.0.1/32"],
+        }
+        return {"hook": common, "hooks": common | {"body": "list"}}

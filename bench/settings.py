@@ -16,6 +16,8 @@ class Settings:
         transaction_rows: Rows of each of the backlog's transactions.
         noop_changes: How much of the backlog Debezium reads with the handler that does nothing.
         publish_changes: How much of the backlog Debezium publishes.
+        webhook_requests: How many changes of the backlog go out one by one.
+        webhook_changes: How many go out in lists.
         rate: Changes per second of the paced writer.
         warmup_seconds: How long the paced writer runs before a latency counts.
         window_seconds: How long one latency run lasts.
@@ -28,6 +30,8 @@ class Settings:
     transaction_rows: int
     noop_changes: int
     publish_changes: int
+    webhook_requests: int
+    webhook_changes: int
     rate: int
     warmup_seconds: float
     window_seconds: float
@@ -41,6 +45,8 @@ FULL = Settings(
     transaction_rows=1000,
     noop_changes=1_000_000,
     publish_changes=200_000,
+    webhook_requests=100_000,
+    webhook_changes=500_000,
     rate=1000,
     warmup_seconds=5,
     window_seconds=60,
@@ -54,6 +60,8 @@ QUICK = Settings(
     transaction_rows=1000,
     noop_changes=100_000,
     publish_changes=10_000,
+    webhook_requests=20_000,
+    webhook_changes=80_000,
     rate=1000,
     warmup_seconds=2,
     window_seconds=5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -79,6 +80,11 @@ class StreamObserver:
         """Delete every consumer: the next delivery is the first that the stream sees."""
         for consumer in self._run(self._jetstream.consumers_info(self._stream)):
             self._run(self._jetstream.delete_consumer(self._stream, consumer.name))
+
+    def forget_offsets(self) -> None:
+        """Delete the offsets of sinks that lie beside the stream: a delivery starts anew."""
+        with suppress(NotFoundError):
+            self._run(self._jetstream.delete_stream("KV_CDC_OFFSETS"))
 
     def read(self, subjects: str, *, after: int, count: int) -> list[Stored]:
         """Read the next `count` messages that match, beyond a sequence.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from bench import backlog, capture, debezium, deliver, latency, recvlogical
+from bench import backlog, capture, debezium, deliver, latency, recvlogical, webhook
 from bench.backlog import Backlog
 from bench.capture import Captured
 from bench.errors import BenchError, FailedError
@@ -17,6 +17,7 @@ BENCHMARKS = (
     "recvlogical",
     "capture",
     "deliver",
+    "webhook",
     "latency",
     "debezium-noop",
     "debezium-publish",
@@ -86,6 +87,7 @@ class Suite:
             "recvlogical": recvlogical.run,
             "capture": self._capture,
             "deliver": self._deliver,
+            "webhook": self._webhook,
             "debezium-noop": debezium.run_noop,
             "debezium-publish": debezium.run_publish,
         }
@@ -104,6 +106,16 @@ class Suite:
     def _deliver(
         self, fleet: Fleet, filled: Backlog, settings: Settings, number: int
     ) -> dict[str, float]:
+        return deliver.run(
+            fleet, self._store(fleet, filled, settings), filled.changes, settings, number
+        )
+
+    def _webhook(
+        self, fleet: Fleet, filled: Backlog, settings: Settings, number: int
+    ) -> dict[str, float]:
+        return webhook.run(fleet, self._store(fleet, filled, settings), settings, number)
+
+    def _store(self, fleet: Fleet, filled: Backlog, settings: Settings) -> Captured:
         if self._captured is None:
             _, self._captured = capture.run(fleet, filled, settings, 0)
-        return deliver.run(fleet, self._captured, filled.changes, settings, number)
+        return self._captured

@@ -16,6 +16,8 @@ KEYS = {
     "capture_per_cpu_s",
     "debezium_publish_per_s",
     "deliver_pg_per_s",
+    "webhook_requests_per_s",
+    "webhook_changes_per_s",
     "stream_p50_ms",
     "stream_p99_ms",
     "target_p50_ms",
