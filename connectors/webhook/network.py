@@ -34,23 +34,39 @@ def resolve(host: str, port: int) -> list[str]:
 class Stream(httpcore.NetworkStream):
     """A connection that gives up at a deadline, and that any thread may break.
 
+    What is written goes out with the next reading: head and body of a small request leave in one
+    packet.
+
     Attributes:
         deadline: Monotonic time after which reading and writing raise a timeout.
     """
 
     def __init__(self, inner: httpcore.NetworkStream, deadline: float) -> None:
         self._inner = inner
+        self._unsent = b""
         self.deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Read up to `max_bytes` before the deadline."""
+        if self._unsent:
+            try:
+                self._send()
+            except httpcore.WriteError:
+                # It may have answered before it hung up.
+                self._unsent = b""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout("the answer takes too long")
         return self._inner.read(max_bytes, left)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it before the deadline."""
+        """Write all of it, before the deadline, or with the next reading."""
+        self._unsent += buffer
+        if len(self._unsent) > _SLICE:
+            self._send()
+
+    def _send(self) -> None:
+        buffer, self._unsent = self._unsent, b""
         for start in range(0, len(buffer), _SLICE):
             left = self.deadline - time.monotonic()
             if left <= 0:
