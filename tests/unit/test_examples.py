@@ -10,7 +10,11 @@ import pytest
 from dataflows.spec import load
 
 _ROOT = Path(__file__).parents[2]
-_ENVIRONMENT = {"SHOP_DSN": "dbname=shop", "WAREHOUSE_DSN": "dbname=warehouse"}
+_ENVIRONMENT = {
+    "SHOP_DSN": "dbname=shop",
+    "WAREHOUSE_DSN": "dbname=warehouse",
+    "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+}
 
 
 def test_the_example_is_valid() -> None:
@@ -18,6 +22,11 @@ def test_the_example_is_valid() -> None:
     assert list(config.sources) == ["shop"]
     assert list(config.sinks) == ["warehouse"]
     assert config.topics["db.orders"].partitions == 2
+
+
+def test_the_example_of_a_webhook_is_valid() -> None:
+    config = load(_ROOT / "examples" / "webhook.yaml", _ENVIRONMENT)
+    assert config.sinks["hook"].type == "webhook"
 
 
 @pytest.mark.parametrize("document", ["README.md"])
