@@ -96,6 +96,6 @@ def _meaning(status: int) -> Meaning:
         return Meaning.GONE
     if status in {401, 407}:
         return Meaning.STRANGER
-    if status in {408, 429} or status >= 500:
+    if status in {408, 429} or status >= 500 or status < 200:
         return Meaning.AGAIN
     return Meaning.REFUSED

@@ -32,7 +32,7 @@ LONGEST_ANSWER = 64 * 1024
 # A connection that has been idle for longer is not trusted any more, in seconds.
 _IDLE = 20.0
 
-_Failures = (
+_FAILURES = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
     httpcore.ProtocolError,
@@ -87,7 +87,7 @@ class Endpoint:
         """Make a connection. Raises ConfigError as `Dialler.dial`, and UnansweredError."""
         try:
             return self._dialler.dial(self._connect_timeout)
-        except _Failures as error:
+        except _FAILURES as error:
             raise UnansweredError(_told(error)) from None
 
     def headers(self, message: Message) -> list[tuple[bytes, bytes]]:
@@ -130,7 +130,7 @@ class Line:
             connection = self._connect()
         try:
             return self._exchange(connection, message)
-        except _Failures as error:
+        except _FAILURES as error:
             self.close()
             # a timeout is none of a closed connection
             stale = not fresh and not isinstance(error, httpcore.TimeoutException)

@@ -93,10 +93,11 @@ class Sender:
                 break
             self._trouble.told(self, reason)
             attempts += 1
-            if pause is not None:
-                self._outbox.rest(pause)
             shortest, longest = _BACKOFF_S
             delay = jittered(min(longest, shortest * 2 ** min(attempts, 20)))
+            if pause:
+                self._outbox.rest(pause)
+                delay = jittered(shortest)
             self._outbox.pause(delay, silent=silent)
         return False
 

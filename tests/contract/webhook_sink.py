@@ -33,15 +33,17 @@ class Consumer:
         rows: Value by id.
         ids: Of the events, in the order in which they were applied.
         repeated: How many came more than once.
+        overtaken: How many came for the first time behind a later change of their row.
         refused: Values that it answers 422 for.
     """
 
     def __init__(self) -> None:
         self.rows: dict[int, str] = {}
         self.ids: list[str] = []
-        self.repeated = 0
+        self.repeated = self.overtaken = 0
         self.refused: set[str] = set()
         self._seen: set[str] = set()
+        self._latest: dict[int, int] = {}
         self._webhook = Webhook(SECRET)
         self._lock = threading.Lock()
 
@@ -66,6 +68,10 @@ class Consumer:
         self._seen.add(event["id"])
         self.ids.append(event["id"])
         data = event["data"]
+        if event["key"]:
+            row, sequence = event["key"]["id"], int(event["id"].split("_")[2])
+            self.overtaken += sequence < self._latest.get(row, 0)
+            self._latest[row] = sequence
         assert event["type"] == f"db.items.{data['op']}"
         if data["op"] == "t":
             self.rows.clear()

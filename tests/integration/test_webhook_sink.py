@@ -143,6 +143,7 @@ def test_batches_apply_in_order_across_restarts(body: str, seed: int) -> None:
                     writer.flush()
         assert not rest
     assert consumer.rows == model(log)
+    assert consumer.overtaken == 0
 
 
 def test_an_attempt_carries_headers_credentials_and_signatures(endpoint: Endpoint) -> None:

@@ -120,7 +120,7 @@ def test_a_network_that_is_allowed_allows_nothing_else() -> None:
     ("status", "meaning"),
     [
         *((status, Meaning.DONE) for status in (200, 201, 202, 204, 299)),
-        *((status, Meaning.AGAIN) for status in (408, 429, 500, 502, 503, 504, 599)),
+        *((status, Meaning.AGAIN) for status in (101, 408, 429, 500, 502, 503, 504, 599)),
         *((status, Meaning.REFUSED) for status in (400, 403, 404, 409, 413, 422, 451, 499)),
         *((status, Meaning.ELSEWHERE) for status in (300, 301, 302, 303, 304, 307, 308)),
         *((status, Meaning.STRANGER) for status in (401, 407)),
