@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from connectors.errors import PermanentError
 from connectors.subjects import topic_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Event:
         id: Names the change for ever: sink, stream and sequence.
         sequence: The stream's sequence of the change.
         topic: Its topic.
-        type: `<topic>.<op>`; the topic alone for a change that is no envelope any more.
+        type: `<topic>.<op>`.
         body: The JSON object.
         key: The row's key as JSON; empty: it has none.
         alone: It must not be overtaken by, and must not overtake, any other change of its topic.
@@ -67,8 +68,9 @@ class _Envelope(msgspec.Struct):
     """What is looked at of a change."""
 
     op: str
-    ts_ms: int
+    ts_ms: int | None = None
     before: msgspec.Raw = msgspec.Raw(b"null")
+    after: msgspec.Raw = msgspec.Raw(b"null")
     source: _Source | None = None
 
 
@@ -88,6 +90,9 @@ def events(changes: Sequence[Delivered], prefix: str) -> Iterator[Event]:
     Args:
         changes: In order; those with the same sequence stand together, and are numbered.
         prefix: From `identity`.
+
+    Raises:
+        PermanentError: `webhook.not_an_envelope`.
     """
     previous, number = 0, 0
     for change in changes:
@@ -117,17 +122,24 @@ def message(batch: Sequence[Event], form: Body) -> Message:
 
 def _event(change: Delivered, name: str) -> Event:
     topic = topic_of(change.subject)
-    kind, alone = topic, False
     try:
         envelope = _decode(change.envelope)
-    except msgspec.DecodeError:
-        # A transform has left the row alone: nothing tells the operation and the time any more.
-        moment = int(datetime.now(UTC).timestamp() * 1000)
-    else:
-        kind = f"{topic}.{envelope.op}"
-        committed = envelope.source.ts_ms if envelope.source else None
-        moment = envelope.ts_ms if committed is None else committed
-        alone = envelope.op == "t" or (envelope.op == "u" and _moves(change.key, envelope.before))
+    except msgspec.DecodeError as error:
+        raise PermanentError(
+            "webhook.not_an_envelope",
+            f"a change of {topic}, sequence {change.sequence}, is no envelope: {error}",
+            where=topic,
+            sequence=change.sequence,
+        ) from None
+    kind = f"{topic}.{envelope.op}"
+    data: bytes | msgspec.Raw = change.envelope
+    moment = envelope.source.ts_ms if envelope.source else None
+    if moment is None:
+        moment = envelope.ts_ms
+    if moment is None:
+        # `unwrap` has left the row alone, and nothing tells the time.
+        moment, data = int(datetime.now(UTC).timestamp() * 1000), envelope.after
+    alone = envelope.op == "t" or (envelope.op == "u" and _moves(change.key, envelope.before))
     parts = [
         f'{{"id":"{name}","type":{dumps(kind)},"timestamp":"{_time(moment)}"'.encode(),
         f',"key":{change.key or "null"},"position":"{change.position}"'.encode(),
@@ -136,7 +148,7 @@ def _event(change: Delivered, name: str) -> Event:
         parts.append(b',"unavailable":' + msgspec.json.encode(change.unavailable))
     if change.json_nulls:
         parts.append(b',"json_nulls":' + msgspec.json.encode(change.json_nulls))
-    body = b"".join([*parts, b',"data":', change.envelope, b"}"])
+    body = b"".join([*parts, b',"data":', data, b"}"])
     return Event(name, change.sequence, topic, kind, body, change.key or "", alone)
 
 

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.contracts import Column, Delivered, Share, TableSchema
+from connectors.errors import PermanentError
 from connectors.webhook.events import Event, events, identity, message
 from connectors.webhook.ordering import Ordering
 from connectors.webhook.progress import Progress
+from connectors.wrapping import wrapped
 
 if TYPE_CHECKING:
     from connectors.webhook.ordering import Unit
@@ -199,7 +201,7 @@ def test_lists_and_lines_hold_the_same_events() -> None:
         (delivered(1, "d", before='{"id":8}', after="null"), False),
         (delivered(1, "t", None, after="null"), True),
         (delivered(1, "m", None, after="null"), False),
-        (delivered(1, envelope=b'{"id":7}'), False),
+        (delivered(1, envelope=b'{"before":null,"after":{"id":7},"op":"u"}'), False),
     ],
 )
 def test_truncates_and_changes_of_key_stand_alone(change: Delivered, alone: bool) -> None:
@@ -207,9 +209,16 @@ def test_truncates_and_changes_of_key_stand_alone(change: Delivered, alone: bool
     assert made.alone is alone
 
 
-@pytest.mark.parametrize("envelope", [b'{"id":7}', b'{"op":1,"ts_ms":"x"}', b"[1]", b"null"])
-def test_a_row_without_its_envelope_is_sent_under_its_topic(envelope: bytes) -> None:
-    (made,) = events([delivered(1, envelope=envelope)], "msg")
-    sent = json.loads(made.body)
-    assert sent["type"] == "db.users"
-    assert sent["data"] == json.loads(envelope)
+@pytest.mark.parametrize(("op", "row"), [("u", b'{"id":7,"n":1.10}'), ("d", b"null")])
+def test_of_an_unwrapped_change_the_row_alone_is_sent(op: str, row: bytes) -> None:
+    (made,) = events([delivered(1, envelope=wrapped(op, '{"id":7}', row))], "msg")
+    assert made.body.endswith(b',"data":' + row + b"}")
+    assert json.loads(made.body)["type"] == f"db.users.{op}"
+    assert json.loads(made.body)["key"] == {"id": 7}
+
+
+@pytest.mark.parametrize("envelope", [b'{"id":7}', b'{"op":1,"ts_ms":"x"}', b"[1]", b"null", b"{"])
+def test_what_is_no_envelope_is_refused(envelope: bytes) -> None:
+    with pytest.raises(PermanentError) as caught:
+        list(events([delivered(1), delivered(2, envelope=envelope)], "msg"))
+    assert caught.value.sequence == 2
