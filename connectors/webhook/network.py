@@ -131,15 +131,17 @@ class Dialler:
     def dial(self, timeout: float) -> Stream:
         """Connect, within about `timeout` seconds for all of the host's addresses together.
 
+        The time that the resolver takes comes before that.
+
         Raises:
             ConfigError: `webhook.address`: none of the addresses is allowed.
             httpcore.ConnectError, httpcore.ConnectTimeout: The endpoint does not answer.
         """
-        deadline = time.monotonic() + timeout
         try:
             addresses = self._resolve(self._host, self._port)
         except OSError as error:
             raise httpcore.ConnectError(f"the host's name: {error.strerror or error}") from None
+        deadline = time.monotonic() + timeout
         failure: Exception = httpcore.ConnectError("the host's name stands for no address")
         for address in self._allowed(addresses):
             left = deadline - time.monotonic()
