@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 # No more of an answer's body is read; what is longer costs the connection.
 LONGEST_ANSWER = 64 * 1024
-# A connection that has been idle for longer is not trusted any more, in seconds.
+# A connection that has been idle for longer is not trusted any more, in seconds; of one that has
+# rested for less, not even a look is taken: `send` copes with one that was closed meanwhile.
 _IDLE = 20.0
+_RESTED = 0.05
 
 _FAILURES = (
     httpcore.NetworkError,
@@ -113,6 +115,7 @@ class Line:
         self._endpoint = endpoint
         self._stream: Stream | None = None
         self._connection: httpcore.HTTP11Connection | None = None
+        self._used = 0.0
 
     def send(self, message: Message) -> Answer:
         """Send one request and return what was answered.
@@ -122,7 +125,7 @@ class Line:
             ConfigError: The endpoint's address is not allowed.
         """
         connection = self._connection
-        if connection is not None and (connection.is_closed() or connection.has_expired()):
+        if connection is not None and (connection.is_closed() or self._suspect(connection)):
             self.close()
             connection = None
         fresh = connection is None
@@ -135,6 +138,10 @@ class Line:
             # a timeout is none of a closed connection
             stale = not fresh and not isinstance(error, httpcore.TimeoutException)
             raise UnansweredError(_told(error), stale=stale) from None
+
+    def _suspect(self, connection: httpcore.HTTP11Connection) -> bool:
+        """Whether it has been idle long enough to look, and should not be used any more."""
+        return time.monotonic() - self._used > _RESTED and connection.has_expired()
 
     def close(self) -> None:
         """Let go of the connection; `send` makes another one."""
@@ -171,6 +178,7 @@ class Line:
                     break
         finally:
             response.close()
+            self._used = time.monotonic()
         if response.status == 204 and not response.headers:
             return understand(response.status, {}, body, datetime.now(UTC))
         headers = {
@@ -186,7 +194,7 @@ def _fixed_headers(spec: SinkSpec, host: str) -> list[tuple[bytes, bytes]]:
         product = f"waxtap/{version('waxtap')}"
     except PackageNotFoundError:
         product = "waxtap"
-    fixed = {"host": host, "user-agent": product, "accept-encoding": "identity"} | own
+    fixed = {"host": host, "user-agent": product} | own
     if spec.auth and spec.auth.user:
         pair = f"{spec.auth.user}:{spec.auth.password.get_secret_value()}"
         fixed["authorization"] = f"Basic {b64encode(pair.encode()).decode()}"
