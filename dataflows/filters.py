@@ -76,7 +76,8 @@ class Filter:
 
 def _row(looks: frozenset[str] | None) -> object:
     """The type to decode a row as: whole, or the named columns only."""
-    if looks is None:
+    # msgspec 0.22 does not find a field of a TypedDict whose name is not ASCII.
+    if looks is None or not all(name.isascii() for name in looks):
         return dict[str, Any] | None
     return _typed_dict(dict.fromkeys(looks, Any)) | None
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.contracts import Change, Column, TableSchema
-from dataflows.routing import Router, partition, token, topic
+from dataflows.routing import Router, TablePattern, partition, token, topic, topic_from
 
 
 def _table(schema: str, name: str, dialect: str = "postgresql") -> TableSchema:
@@ -67,3 +67,42 @@ def test_changes_keep_their_order_and_get_their_subjects() -> None:
 def test_the_partition_is_the_documented_hash() -> None:
     # CRC-32/ISO-HDLC's check value, from the catalogue of parametrised CRC algorithms.
     assert partition("123456789", 1 << 32) == 0xCBF43926
+
+
+@pytest.mark.parametrize(
+    ("pattern", "schema", "name", "matches"),
+    [
+        ("public.*", "public", "users", True),
+        ("public.*", "sales", "users", False),
+        ("*.*", "any", "thing", True),
+        ("sales.order_*", "sales", "order_items", True),
+        ("sales.order_*", "sales", "orders", False),
+        ('"Odd Schema"."My ""Table"""', "Odd Schema", 'My "Table"', True),
+        ('public."*"', "public", "users", False),
+        ("public.Users", "public", "users", False),
+        ("public.größe*", "public", "größen", True),
+    ],
+)
+def test_a_pattern_takes_tables_by_schema_and_name(
+    pattern: str, schema: str, name: str, matches: bool
+) -> None:
+    assert TablePattern(pattern).matches(_table(schema, name)) is matches
+
+
+@pytest.mark.parametrize("pattern", ["users", "public.", ".users", "a.b.c", "public. users", ""])
+def test_what_is_no_pattern_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"schema\.table"):
+        TablePattern(pattern)
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_a_template_makes_a_legal_topic_of_any_table(schema: str, name: str) -> None:
+    made = topic_from("{schema}.{table}.{source}", "shop", _table(schema, name), "")
+    assert len(made.split(".")) == 3
+    assert not set(made) & set(" *>\t\r\n")
+    assert made.split(".")[0] != "dead"
+
+
+def test_a_message_has_no_table_to_name_its_topic() -> None:
+    assert topic_from("db.{table}", "shop", None, "") == "messages"
+    assert topic_from("all.{source}", "shop", None, "") == "all.shop"
