@@ -92,7 +92,9 @@ def _told(text: str) -> str:
     if found is None:
         return " ".join(text.split())
     line, column, reason = found.groups()
-    return f"line {line}, column {column}: {reason.removesuffix(' [INVALID_ARGUMENT]')}"
+    for noise in (" [INVALID_ARGUMENT]", " (in container '')"):
+        reason = reason.removesuffix(noise)
+    return f"line {line}, column {column}: {reason}"
 
 
 def _failed(said: str, expression: str) -> StepError:

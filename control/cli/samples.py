@@ -38,7 +38,7 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
 
     envelope: msgspec.Raw
     schema: TableSchema | None = None
-    key: msgspec.Raw | None = None
+    key: dict[str, msgspec.Raw] | None = None
     unavailable: tuple[str, ...] = ()
 
 
@@ -86,7 +86,7 @@ def _change(sample: Sample, source: str, number: int) -> Delivered:
     table = sample.schema
     if table is None and origin.op != "m":
         table = _guessed(origin, source)
-    key = None if sample.key is None else _ascii(bytes(sample.key))
+    key = None if sample.key is None else _ascii(msgspec.json.encode(sample.key))
     if key is None and table is not None and table.key:
         row = origin.before if origin.after is None else origin.after
         rows = msgspec.json.decode(envelope, type=dict[str, msgspec.Raw])
