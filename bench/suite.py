@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from bench import backlog, capture, debezium, deliver, latency, recvlogical, webhook
+from bench import backlog, capture, debezium, deliver, latency, pipelines, recvlogical, webhook
 from bench.backlog import Backlog
 from bench.capture import Captured
 from bench.errors import BenchError, FailedError
@@ -15,6 +15,7 @@ from bench.settings import Settings
 # By name, in the order in which they run.
 BENCHMARKS = (
     "recvlogical",
+    "pipelines",
     "capture",
     "deliver",
     "webhook",
@@ -85,6 +86,7 @@ class Suite:
         assert filled is not None  # noqa: S101 - loaded for everything but the latency
         runs: dict[str, _Run] = {
             "recvlogical": recvlogical.run,
+            "pipelines": pipelines.run,
             "capture": self._capture,
             "deliver": self._deliver,
             "webhook": self._webhook,

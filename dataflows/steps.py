@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from connectors.contracts import TableSchema
     from dataflows.filters import Filter
-    from dataflows.transforms.fit import Transform
+    from dataflows.transforms.fit import Apply, Transform
 
 log = structlog.get_logger()
 
@@ -67,6 +67,7 @@ class Steps:
     ) -> None:
         self._name, self._filter, self._on_error = name, kept, on_error
         self._transforms = [_Fitted(transform) for transform in transforms]
+        self._plans: dict[str, list[Apply]] = {}
         self.failures: Counter[str] = Counter()
         self.latest: Failure | None = None
 
@@ -90,7 +91,8 @@ class Steps:
         if not self._transforms or change.table is None:
             return (Made(change),)
         try:
-            return [Made(_finished(record, change), record) for record in self._run(change)]
+            records = self._run(change) if self._on_error != "keep" else self._keep(change)
+            return [_new(Made, (_finished(record, change), record)) for record in records]
         except StepError as error:
             return self.fail(change, error) or ()
 
@@ -101,6 +103,36 @@ class Steps:
         return [cast("Delivered", made.change) for made in self.apply(change)]
 
     def _run(self, change: Change | Delivered) -> Sequence[Record]:
+        """Put a change through every transform. Raises StepError at the first that cannot."""
+        applies = self._plan(cast("TableSchema", change.table))
+        record = Record(change)
+        if applies:
+            record.open()
+        records: Sequence[Record] = (record,)
+        for apply in applies:
+            if len(records) == 1:
+                records = apply(records[0])
+            else:
+                records = [made for record in records for made in apply(record)]
+        return records
+
+    def _plan(self, table: TableSchema) -> list[Apply]:
+        """What the transforms do to changes of this shape, as far as they do anything."""
+        plan = self._plans.get(table.hash)
+        if plan is None:
+            plan, shape = [], table
+            for transform in self._transforms:
+                fit = transform.fit(shape)
+                plan += [fit.apply] if fit.apply else []
+                shape = fit.table or shape
+            self._plans[table.hash] = plan
+        return plan
+
+    def _keep(self, change: Change | Delivered) -> Sequence[Record]:
+        """As `_run`, but leave a transform out that cannot work on the change.
+
+        The next ones must be fitted to the shape that is left then.
+        """
         records: Sequence[Record] = (Record(change),)
         for transform in self._transforms:
             through: list[Record] = []
@@ -108,8 +140,6 @@ class Steps:
                 try:
                     through += transform.apply(record)
                 except StepError as error:
-                    if self._on_error != "keep":
-                        raise
                     self._note(error, change)
                     through.append(record)
             records = through

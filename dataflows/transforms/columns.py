@@ -64,10 +64,13 @@ class Rename:
         refuse_twice(table, columns)
         key = tuple(names.get(name, name) for name in table.key)
         moves = {old: (new,) for old, new in names.items()}
-        new_name = names.get
+        old_names = tuple(column.name for column in table.columns)
+        new_names = tuple(column.name for column in columns)
 
         def edit(row: Row, _absent: Collection[str]) -> Row:
-            return {new_name(name, name): value for name, value in row.items()}
+            if tuple(row) == old_names:  # it is whole, as most are
+                return dict(zip(new_names, row.values(), strict=True))
+            return {names.get(name, name): value for name, value in row.items()}
 
         return edit_rows(
             replace(table, columns=columns, key=key),

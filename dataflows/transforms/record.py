@@ -98,7 +98,9 @@ class Record:
         """The envelope as it is now; what was not touched is the same bytes as before."""
         if not self.fields:
             return self._change.envelope
-        return encode(self.fields | {"before": self.before, "after": self.after})
+        fields: dict[str, object] = dict(self.fields)
+        fields["before"], fields["after"] = self.before, self.after
+        return encode(fields)
 
     def value(self, name: str) -> msgspec.Raw | None:
         """A column's value in the new row, or in the old one where that lacks it.
