@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
+# What decoding raises for values that are JSON to their source and not to us: numbers beyond the
+# range of a double, halves of surrogate pairs, arrays a thousand levels deep.
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+
 
 class StepError(Exception):
     """Why a step cannot work on a change; what happens to it then is the owner's choice.
@@ -15,3 +21,8 @@ class StepError(Exception):
         super().__init__(code, message)
         self.code = code
         self.message = message
+
+
+def unreadable() -> StepError:
+    """What a value that cannot be decoded means to a step."""
+    return StepError("step.unreadable_value", "a value cannot be decoded")

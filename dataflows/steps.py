@@ -14,7 +14,7 @@ import structlog
 
 from connectors.contracts import Change, Delivered, Failure, UnwrappedChange
 from connectors.wrapping import wrapped
-from dataflows.failing import StepError
+from dataflows.failing import UNREADABLE, StepError, unreadable
 from dataflows.transforms.fit import Fit
 from dataflows.transforms.record import NULL, Record, encode, key_of_row, row_of_key
 
@@ -78,7 +78,12 @@ class Steps:
 
     def passes(self, change: Change | Delivered) -> bool:
         """Whether the filter lets a change through. Raises StepError if it cannot tell."""
-        return self._filter is None or self._filter.keeps(change)
+        if self._filter is None:
+            return True
+        try:
+            return self._filter.keeps(change)
+        except UNREADABLE:
+            raise unreadable() from None
 
     def apply(self, change: Change | Delivered) -> Sequence[Made]:
         """Return what becomes of a change: nothing, itself, or what was made of it."""
@@ -106,14 +111,18 @@ class Steps:
         """Put a change through every transform. Raises StepError at the first that cannot."""
         applies = self._plan(cast("TableSchema", change.table))
         record = Record(change)
-        if applies:
-            record.open()
+        if not applies:
+            return (record,)
+        record.open()
         records: Sequence[Record] = (record,)
-        for apply in applies:
-            if len(records) == 1:
-                records = apply(records[0])
-            else:
-                records = [made for record in records for made in apply(record)]
+        try:
+            for apply in applies:
+                if len(records) == 1:
+                    records = apply(records[0])
+                else:
+                    records = [made for record in records for made in apply(record)]
+        except UNREADABLE:
+            raise unreadable() from None
         return records
 
     def _plan(self, table: TableSchema) -> list[Apply]:
@@ -220,7 +229,10 @@ class _Fitted:
         if apply is None:
             return (record,)
         record.open()
-        return apply(record)
+        try:
+            return apply(record)
+        except UNREADABLE:
+            raise unreadable() from None
 
 
 def _finished(record: Record, change: Change | Delivered) -> Change | Delivered:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from connectors.contracts import Change
+from dataflows.failing import UNREADABLE, unreadable
 
 if TYPE_CHECKING:
     from connectors.contracts import Delivered, TableSchema
@@ -76,14 +77,17 @@ class Record:
         self.unwrapped = False
 
     def open(self) -> None:
-        """Read the rows, unless that was done before."""
+        """Read the rows, unless that was done before. Raises StepError if they cannot be read."""
         if self.fields:
             return
-        fields = decode_row(self._change.envelope)
-        if not self.op:
-            self.op = _decode_op(fields["op"])
-        self.before = _decode_row_or_null(fields.get("before", NULL))
-        self.after = _decode_row_or_null(fields.get("after", NULL))
+        try:
+            fields = decode_row(self._change.envelope)
+            if not self.op:
+                self.op = _decode_op(fields["op"])
+            self.before = _decode_row_or_null(fields.get("before", NULL))
+            self.after = _decode_row_or_null(fields.get("after", NULL))
+        except UNREADABLE:
+            raise unreadable() from None
         self.fields = fields
 
     def copy(self) -> Record:

@@ -68,7 +68,8 @@ class Site:
     """Two shops, the pipelines over them, and the streams that they fill."""
 
     def __init__(self, databases: list[Database], url: str, pipelines: dict[str, Any]) -> None:
-        self.names = [f"{name}_{databases[0].name[-12:]}" for name in ("north", "south")]
+        names = ("north", "south")[: len(databases)]
+        self.names = [f"{name}_{databases[0].name[-12:]}" for name in names]
         self.databases = dict(zip(self.names, databases, strict=True))
         self.tree: dict[str, Any] = {
             "nats": {"url": url},
@@ -217,6 +218,26 @@ def test_changes_of_two_sources_take_every_way_that_pipelines_give_them(
     number = crc32(b'{"user_id":2}') % 4
     assert again.subject == f"CDC.{north}.people.users.{number}"
     assert json.loads(again.envelope)["before"] == {"user_id": 2}
+
+
+def test_more_partitions_later_keep_the_order_of_what_is_stored(
+    databases: list[Database], nats_factory: NatsFactory
+) -> None:
+    site = Site(databases[:1], nats_factory().url, {"all": {"topic": "people.{table}"}})
+    [source] = site.names
+    for partitions in (1, 8, 3):
+        site.tree["topics"] = {"people.users": {"partitions": partitions}}
+        site.capture(
+            "INSERT INTO users SELECT i FROM generate_series(1, 40) i ON CONFLICT (id)"
+            f" DO UPDATE SET note = '{partitions}'"
+        )
+    given = site.delivered(source, 120, "people.users")
+    assert len({one.subject for one in given}) == 8
+    assert [one.position for one in given] == sorted(one.position for one in given)
+    for number in range(1, 41):
+        notes = [json.loads(one.envelope)["after"]["note"] for one in given
+                 if one.key == f'{{"id":{number}}}']  # fmt: skip
+        assert notes == [None, "8", "3"]
 
 
 def test_what_is_kept_of_a_transaction_ends_with_its_mark(

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
-from dataflows.spec import load
+from dataflows.routing import partition
+from dataflows.spec import load, parse
 
 _ROOT = Path(__file__).parents[2]
 _ENVIRONMENT = {
@@ -27,6 +29,29 @@ def test_the_example_is_valid() -> None:
 def test_the_example_of_a_webhook_is_valid() -> None:
     config = load(_ROOT / "examples" / "webhook.yaml", _ENVIRONMENT)
     assert config.sinks["hook"].type == "webhook"
+
+
+def test_the_example_of_pipelines_is_valid() -> None:
+    config = load(_ROOT / "examples" / "pipelines.yaml", _ENVIRONMENT | {"SALT": "pepper"})
+    assert list(config.pipelines) == ["users", "rows", "events"]
+    assert config.sinks["warehouse"].options.filter
+
+
+def test_the_documented_partitions_are_those_that_are_used() -> None:
+    text = (_ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\{.*\})` \| 0x([0-9A-F]{8}) \| (\d) \| (\d) \|$", text, re.MULTILINE)
+    assert len(rows) == 2
+    for key, whole, of_four, of_eight in rows:
+        assert partition(key, 1 << 32) == int(whole, 16)
+        assert (partition(key, 4), partition(key, 8)) == (int(of_four), int(of_eight))
+
+
+def test_the_pipelines_of_the_document_are_valid() -> None:
+    text = (_ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    first, *_ = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    source = {"type": "postgres", "dsn": "host=nowhere"}
+    tree = {"nats": {}, "sources": {"shop": source}, **yaml.safe_load(first)}
+    assert parse(tree, {"SALT": "pepper"}).pipelines["users"].key == ("id",)
 
 
 @pytest.mark.parametrize("document", ["README.md"])

@@ -14,6 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 from connectors.contracts import Change, Column, Delivered, Failure, TableSchema, UnwrappedChange
 from connectors.errors import ConfigError
 from connectors.wrapping import wrapped
+from dataflows.failing import StepError
+from dataflows.filters import Filter
 from dataflows.steps import Steps
 from dataflows.transforms.change_view import ChangeView
 from dataflows.transforms.record import key_of_row, row_of_key
@@ -453,6 +455,23 @@ def test_truncates_get_the_new_shape_and_messages_pass() -> None:
     assert list(columns(made)) == ["id", "email", "amount", "active", "doc", "n"]
     message = Change("m", None, "1", None, "", False, b'{"op":"m"}')
     assert one(message, {"drop": ["note"]}, "unwrap") == message
+
+
+@pytest.mark.parametrize("value", ["1e999", r'"\ud800"', "[" * 3000 + "]" * 3000])
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"set": {"cel": {"x": "string(size(after.doc))"}}},
+        {"python": {"function": "tests.unit.test_transforms:forgets"}},
+    ],
+)
+def test_a_value_that_cannot_be_decoded_is_an_error_and_no_crash(value: str, written: Any) -> None:
+    was = change(after=f'{{"id":8,"doc":{value}}}')
+    assert failure(was, written).code == "step.unreadable_value"
+    [made] = steps(written, on_error="keep").apply(was)
+    assert made.change.envelope == was.envelope
+    with pytest.raises(StepError, match="cannot be decoded"):
+        Steps("users", Filter("size(after.doc) > 1")).passes(was)
 
 
 _values = st.recursive(
