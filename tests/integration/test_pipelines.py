@@ -71,6 +71,7 @@ class Site:
         names = ("north", "south")[: len(databases)]
         self.names = [f"{name}_{databases[0].name[-12:]}" for name in names]
         self.databases = dict(zip(self.names, databases, strict=True))
+        self.captured: set[str] = set()
         self.tree: dict[str, Any] = {
             "nats": {"url": url},
             "sources": {
@@ -92,7 +93,9 @@ class Site:
         with ExitStack() as stack:
             for name, database in self.databases.items():
                 flow = stack.enter_context(closing(Flow(config, name)))
-                until(flow.step)  # the first chunk tells that the slot is there
+                if name not in self.captured:
+                    until(flow.step)  # the first chunk tells that the slot is there
+                    self.captured.add(name)
                 with database.connect() as connection:
                     for query in (*queries, "SELECT pg_logical_emit_message(false, 'end', '')"):
                         connection.execute(query.encode())
