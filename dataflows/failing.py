@@ -26,3 +26,8 @@ class StepError(Exception):
 def unreadable() -> StepError:
     """What a value that cannot be decoded means to a step."""
     return StepError("step.unreadable_value", "a value cannot be decoded")
+
+
+def too_many() -> StepError:
+    """What a change that becomes more than can be stored together means to a step."""
+    return StepError("step.too_many_changes", "more than 100 changes are made of one")

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import structlog
 
-from connectors.contracts import Change, Delivered, Failure, UnwrappedChange
-from connectors.wrapping import wrapped
-from dataflows.failing import UNREADABLE, StepError, unreadable
-from dataflows.transforms.fit import Fit
-from dataflows.transforms.record import NULL, Record, encode, key_of_row, row_of_key
+from connectors.contracts import Failure
+from dataflows.failing import UNREADABLE, StepError, too_many, unreadable
+from dataflows.transforms.fitted import Fitted
+from dataflows.transforms.record import Record, key_of_row, row_of_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts import Change, Delivered, TableSchema
     from dataflows.filters import Filter
     from dataflows.transforms.fit import Apply, Transform
 
 log = structlog.get_logger()
+
+# A change becomes at most so many: all of them go into one atomic batch.
+_MOST = 100
 
 _new = tuple.__new__
 
@@ -66,7 +68,7 @@ class Steps:
         on_error: OnError = "dead_letter",
     ) -> None:
         self._name, self._filter, self._on_error = name, kept, on_error
-        self._transforms = [_Fitted(transform) for transform in transforms]
+        self._transforms = [Fitted(transform) for transform in transforms]
         self._plans: dict[str, list[Apply]] = {}
         self.failures: Counter[str] = Counter()
         self.latest: Failure | None = None
@@ -97,7 +99,7 @@ class Steps:
             return (Made(change),)
         try:
             records = self._run(change) if self._on_error != "keep" else self._keep(change)
-            return [_new(Made, (_finished(record, change), record)) for record in records]
+            return [_new(Made, (record.change, record)) for record in records]
         except StepError as error:
             return self.fail(change, error) or ()
 
@@ -121,6 +123,8 @@ class Steps:
                     records = apply(records[0])
                 else:
                     records = [made for record in records for made in apply(record)]
+                if len(records) > _MOST:
+                    raise too_many()
         except UNREADABLE:
             raise unreadable() from None
         return records
@@ -151,7 +155,10 @@ class Steps:
                 except StepError as error:
                     self._note(error, change)
                     through.append(record)
-            records = through
+            if len(through) > _MOST:
+                self._note(too_many(), change)
+            else:
+                records = through
         return records
 
     def fail(self, change: Change | Delivered, error: StepError) -> Sequence[Made] | None:
@@ -201,68 +208,3 @@ class Steps:
             reason=error.message,
             on_error=self._on_error,
         )
-
-
-class _Fitted:
-    """A transform, fitted to each table shape once."""
-
-    def __init__(self, transform: Transform) -> None:
-        self._transform = transform
-        self._fits: dict[str, Fit | StepError] = {}
-
-    def fit(self, table: TableSchema) -> Fit:
-        """The transform for this shape. Raises StepError where it cannot be done to it."""
-        fit = self._fits.get(table.hash)
-        if fit is None:
-            try:
-                fit = self._transform.fit(table)
-            except StepError as error:
-                fit = error
-            self._fits[table.hash] = fit
-        if isinstance(fit, StepError):
-            raise StepError(fit.code, fit.message)
-        return fit
-
-    def apply(self, record: Record) -> Sequence[Record]:
-        """What becomes of a record."""
-        apply = self.fit(cast("TableSchema", record.table)).apply
-        if apply is None:
-            return (record,)
-        record.open()
-        try:
-            return apply(record)
-        except UNREADABLE:
-            raise unreadable() from None
-
-
-def _finished(record: Record, change: Change | Delivered) -> Change | Delivered:
-    """The change that a record has become."""
-    if isinstance(change, Change):
-        told = (
-            record.op,
-            record.table,
-            change.position,
-            record.key,
-            change.transaction,
-            change.last,
-            _row(record) if record.unwrapped else record.envelope,
-            record.unavailable,
-            record.json_nulls,
-            change.failed,
-        )
-        # Not `Change(...)`, whose own `__new__` is a Python function.
-        return _new(UnwrappedChange if record.unwrapped else Change, told)
-    envelope = record.envelope
-    if record.unwrapped:
-        envelope = wrapped(record.op, record.key, _row(record))
-    return change._replace(
-        key=record.key,
-        table=record.table,
-        envelope=envelope,
-        unavailable=record.unavailable,
-        json_nulls=record.json_nulls,
-    )
-
-
-def _row(record: Record) -> bytes:
-    return encode(NULL if record.after is None else record.after)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from connectors.contracts import Change
+from connectors.contracts import Change, UnwrappedChange
+from connectors.wrapping import wrapped
 from dataflows.failing import UNREADABLE, unreadable
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # A row by its columns, in their order; each value as JSON bytes.
 Row: TypeAlias = "dict[str, msgspec.Raw]"
+
+_new = tuple.__new__
 
 NULL = msgspec.Raw(b"null")
 
@@ -96,6 +99,38 @@ class Record:
         for name in self.__slots__:
             setattr(twin, name, getattr(self, name))
         return twin
+
+    @property
+    def change(self) -> Change | Delivered:
+        """The change that it has become."""
+        was = self._change
+        if not isinstance(was, Change):
+            envelope = wrapped(self.op, self.key, self._row) if self.unwrapped else self.envelope
+            return was._replace(
+                key=self.key,
+                table=self.table,
+                envelope=envelope,
+                unavailable=self.unavailable,
+                json_nulls=self.json_nulls,
+            )
+        told = (
+            self.op,
+            self.table,
+            was.position,
+            self.key,
+            was.transaction,
+            was.last,
+            self._row if self.unwrapped else self.envelope,
+            self.unavailable,
+            self.json_nulls,
+            was.failed,
+        )
+        # Not `Change(...)`, whose own `__new__` is a Python function.
+        return _new(UnwrappedChange if self.unwrapped else Change, told)
+
+    @property
+    def _row(self) -> bytes:
+        return encode(NULL if self.after is None else self.after)
 
     @property
     def envelope(self) -> bytes:

@@ -60,6 +60,12 @@ def test_secrets_do_not_show_in_what_is_read() -> None:
     [
         ("nats: {url", "natz: {url", "config.unknown_key", "natz"),
         ("{url: ", "{uri: ", "config.invalid", "nats.uri"),
+        ("topics:\n  db", "python_transforms: f\ntopics:\n  db", "config.invalid",
+         "python_transforms"),
+        ("topics:\n  db", "pipelines: {Users: {}}\ntopics:\n  db", "config.bad_name",
+         "pipelines.Users"),
+        ("topics:\n  db", "pipelines: {users: {topik: x}}\ntopics:\n  db", "config.invalid",
+         "pipelines.users.topik"),
         ("tables:", "tabels:", "config.invalid", "sources.shop.tabels"),
         ("type: postgres, dsn: \"${SHOP", "type: oracle, dsn: \"${SHOP", "config.unknown_type",
          "sources.shop.type"),

@@ -320,6 +320,10 @@ def halves(given: ChangeView) -> list[ChangeView]:
     return [replace(given, after=given.after | {"id": number}) for number in (1, 2)]
 
 
+def hundreds(given: ChangeView) -> list[ChangeView]:
+    return [given] * 101
+
+
 def grows(given: ChangeView) -> ChangeView:
     assert given.after is not None
     given.after["doc"]["l"].append(3)
@@ -387,6 +391,7 @@ def test_a_function_does_not_see_what_the_log_did_not_carry() -> None:
         ("adds", "transform.column_unknown"),
         ("fails", "transform.python_failed"),
         ("wrong", "transform.python_result"),
+        ("hundreds", "step.too_many_changes"),
     ],
 )
 def test_what_a_function_does_wrong_is_told_without_the_rows_values(name: str, code: str) -> None:
