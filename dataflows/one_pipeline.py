@@ -75,7 +75,7 @@ class Pipeline:
         """Return what becomes of a change, with the subjects where it belongs."""
         made = self.steps.apply(change)
         try:
-            return [(self._subject(one), cast("_Change", one.change)) for one in made]
+            return [(self._subject(one), one.change) for one in made]  # type: ignore[misc]
         except StepError as error:
             instead = self.steps.fail(change, error)
         # Kept without the columns that were to choose the partition: the row's key does.

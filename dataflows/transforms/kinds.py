@@ -71,10 +71,9 @@ def column_of(table: TableSchema, name: str, kind: Kind) -> Column:
     return Column(name, _DIALECTS.get(table.dialect, _PLAIN)[kind], _JSON[kind])
 
 
-def text_of(value: msgspec.Raw) -> str:
+def text_of(value: bytes) -> str:
     """A value's text: of a string what it says, of everything else its JSON."""
-    data = bytes(value)
-    return _decode_text(data) if data[:1] == b'"' else data.decode()
+    return _decode_text(value) if value[:1] == b'"' else value.decode()
 
 
 def converted(value: msgspec.Raw, kind: Kind) -> msgspec.Raw:
@@ -88,7 +87,7 @@ def converted(value: msgspec.Raw, kind: Kind) -> msgspec.Raw:
         return NULL
     if kind == "json":
         return _parsed(_decode_text(data)) if data[:1] == b'"' else value
-    text = _decode_text(data) if data[:1] == b'"' else data.decode()
+    text = text_of(data)
     if kind == "string":
         return value if data[:1] == b'"' else msgspec.Raw(encode(text))
     if kind == "boolean":

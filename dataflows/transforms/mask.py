@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from dataflows.transforms.columns import Name
 from dataflows.transforms.fit import NOTHING, Fit, edit_rows, present, refuse_key
 from dataflows.transforms.kinds import column_of, text_of
-from dataflows.transforms.record import encode, is_null
+from dataflows.transforms.record import encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -69,9 +69,10 @@ class Mask:
         def edit(row: Row, absent: Collection[str]) -> Row:
             row = row.copy()
             for name in names:
-                value = row.get(name)
-                if value is not None and name not in absent and not is_null(value):
-                    row[name] = hide(value)
+                if name in row and name not in absent:
+                    value = bytes(row[name])
+                    if value != b"null":
+                        row[name] = hide(value)
             return row
 
         columns = tuple(
@@ -86,19 +87,18 @@ class Mask:
         )
 
 
-def _hiding(spec: MaskSpec) -> Callable[[msgspec.Raw], msgspec.Raw]:
+def _hiding(spec: MaskSpec) -> Callable[[bytes], msgspec.Raw]:
     salted = sha256(spec.salt_text.encode())
 
-    def hashed(value: msgspec.Raw) -> msgspec.Raw:
+    def hashed(value: bytes) -> msgspec.Raw:
         digest = salted.copy()
-        data = bytes(value)
-        if data[:1] == b'"' and b"\\" not in data:  # a text without escapes: as it is
-            digest.update(data[1:-1])
+        if value[:1] == b'"' and b"\\" not in value:  # a text without escapes: as it is
+            digest.update(value[1:-1])
         else:
             digest.update(text_of(value).encode())
         return msgspec.Raw(f'"{digest.hexdigest()}"'.encode())
 
-    def last4(value: msgspec.Raw) -> msgspec.Raw:
+    def last4(value: bytes) -> msgspec.Raw:
         text = text_of(value)
         return msgspec.Raw(encode("****" + (text[-4:] if len(text) >= _LAST4_FROM else "")))
 

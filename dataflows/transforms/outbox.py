@@ -62,7 +62,7 @@ class Outbox:
             route, key = record.after[self._route_by], record.after[self._key]
             if is_null(route) or is_null(key):
                 raise StepError("transform.outbox_null", f"{self._route_by} or {self._key} is null")
-            record.route = text_of(route)
+            record.route = text_of(bytes(route))
             record.key = key_of_row({self._key: key})
             record.table = shape
             return (record,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import msgspec
 
@@ -47,7 +47,7 @@ class Record:
         op: As in `contracts.Change`; of a delivered change known only once it is open.
         before: The old row, None without one; known once it is open.
         after: The new row, None without one; known once it is open.
-        fields: The envelope's other fields; empty until it is open.
+        fields: The envelope's other fields, its own; empty until it is open.
         route: What an outbox's event says about its topic; empty otherwise.
         unwrapped: Whether the message is to be the row alone.
     """
@@ -98,6 +98,7 @@ class Record:
         twin = Record(self._change)
         for name in self.__slots__:
             setattr(twin, name, getattr(self, name))
+        twin.fields = self.fields.copy()
         return twin
 
     @property
@@ -137,7 +138,7 @@ class Record:
         """The envelope as it is now; what was not touched is the same bytes as before."""
         if not self.fields:
             return self._change.envelope
-        fields: dict[str, object] = dict(self.fields)
+        fields = cast("dict[str, object]", self.fields)
         fields["before"], fields["after"] = self.before, self.after
         return encode(fields)
 
