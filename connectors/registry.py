@@ -28,6 +28,9 @@ _SOURCES = {
     ),
 }
 _SINKS = {
+    "elasticsearch": _Entry(
+        "connectors.elasticsearch.spec:SinkSpec", "connectors.elasticsearch.sink:ElasticsearchSink"
+    ),
     "postgres": _Entry(
         "connectors.postgres.spec:SinkSpec", "connectors.postgres.sink:PostgresSink"
     ),

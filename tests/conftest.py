@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from control.servers.elasticsearch_programs import find_elasticsearch
 from control.servers.errors import ServerMissingError
 from control.servers.nats import find_nats_server
 from control.servers.postgres_programs import find_programs
 
-pytest_plugins = ["tests.servers.postgres", "tests.servers.nats", "tests.servers.certificate"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytest_plugins = [
+    "tests.servers.postgres",
+    "tests.servers.nats",
+    "tests.servers.elasticsearch",
+    "tests.servers.certificate",
+]
 
 
 def pytest_report_header() -> list[str]:
     """Which servers the run uses, or why it skips what needs them."""
     lines = []
-    for name, find in (("postgres", find_programs), ("nats", find_nats_server)):
+    servers: dict[str, Callable[[], object]] = {
+        "postgres": find_programs,
+        "nats": find_nats_server,
+        "elasticsearch": find_elasticsearch,
+    }
+    for name, find in servers.items():
         try:
             lines.append(f"{name}: {find()}")
         except ServerMissingError as error:

@@ -8,6 +8,7 @@ import pytest
 
 from control.servers.postgres import PostgresServer
 from control.servers.postgres_programs import find_programs
+from tests.contract.elasticsearch_sink import ElasticsearchSinkAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
 from tests.contract.webhook_sink import WebhookSinkAdapter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 # type of the connector: its adapter, and the fixture of the server that the adapter takes
 SOURCES = {"postgres": (PostgresSourceAdapter, "mortal_postgres")}
 SINKS = {
+    "elasticsearch": (ElasticsearchSinkAdapter, "mortal_elasticsearch"),
     "postgres": (PostgresSinkAdapter, "mortal_postgres"),
     "webhook": (WebhookSinkAdapter, "nats_server"),
 }

@@ -1,0 +1,59 @@
+"""The Elasticsearch sink: documents with external versions, so that each ends as its row does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from elasticsearch import UnsupportedProductError
+
+from connectors.elasticsearch.client import FAILURES, at_start, connect
+from connectors.elasticsearch.offsets import Bookkeeping
+from connectors.elasticsearch.writer import ElasticsearchWriter
+
+if TYPE_CHECKING:
+    from connectors.contracts import Claim, Share, SinkContext, SinkWriter
+    from connectors.elasticsearch.spec import SinkSpec
+
+
+class ElasticsearchSink:
+    """Indices that follow the topics the sink reads; see `contracts.Sink`.
+
+    Args:
+        name: The sink's name in the configuration.
+        spec: Its target.
+        context: Whose `stop` ends the waiting for a target that is in trouble.
+    """
+
+    def __init__(self, name: str, spec: SinkSpec, context: SinkContext) -> None:
+        self._name, self._spec, self._stop = name, spec, context.stop
+
+    @property
+    def whole_transactions(self) -> bool:
+        """Elasticsearch has no transactions."""
+        return False
+
+    def claim(self, share: Share) -> Claim:
+        """Become the only writer of the share, and read where it stands.
+
+        An older writer stores no further offset, and begins no further request; what one of its
+        requests still brings is older than what will be written, or the same.
+
+        Raises:
+            ConfigError: `elasticsearch.client`, `elasticsearch.certificate`,
+                `elasticsearch.product`, `elasticsearch.login`, `elasticsearch.rights`.
+            GapError: `elasticsearch.offsets_unreadable`.
+            RetryableError: The target cannot be reached.
+        """
+        client = connect(self._spec)
+        try:
+            books = Bookkeeping(client)
+            books.create()
+            return books.claim(share)
+        except (*FAILURES, UnsupportedProductError) as error:
+            raise at_start(error, self._name) from None
+        finally:
+            client.close()
+
+    def open(self, claim: Claim) -> SinkWriter:
+        """Make the writer for a claim; it connects when it has something to write."""
+        return ElasticsearchWriter(self._spec, claim, self._stop)

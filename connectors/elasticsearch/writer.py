@@ -1,0 +1,272 @@
+"""The sink's writer: takes batches over, and sends them by threads of its own.
+
+One thread plans; `parallelism` others send. Documents carry external versions, so bulks may arrive
+in any order. The planning thread holds a bulk back only where versions do not help: behind those
+under way that hold a document which it deletes (a tombstone is not kept for ever), completes from
+the target, or from which another one is completed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+import structlog
+
+from connectors.contracts import Batch
+from connectors.elasticsearch.bulk import cut
+from connectors.elasticsearch.client import connect
+from connectors.elasticsearch.indices import Indices
+from connectors.elasticsearch.jobs import Jobs
+from connectors.elasticsearch.lanes import Lanes
+from connectors.elasticsearch.offsets import Bookkeeping
+from connectors.elasticsearch.plan import Planner, Write
+from connectors.elasticsearch.sender import Closed, Sender
+from connectors.errors import FencedError, PermanentError, RetryableError
+from connectors.subjects import stored_upto
+from connectors.trouble import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elasticsearch import Elasticsearch
+
+    from connectors.contracts import Claim, Delivered
+    from connectors.elasticsearch.spec import SinkSpec
+
+# About as much waits while the lanes are busy.
+QUEUE_CHANGES = 5000
+QUEUE_BYTES = 16 * 1024 * 1024
+QUEUE_BATCHES = 256
+# Offsets are stored at a flush, and otherwise no more often than this.
+OFFSET_EVERY_S = 1.0
+# How long a stopping flow waits for a target that is silent.
+STOP_GRACE_S = 5.0
+_JOIN_S = 2.0
+_STOP_POLL_S = 0.1
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger("connectors.elasticsearch.sink")
+
+
+class ElasticsearchWriter:
+    """Writes one claim's batches; see `contracts.SinkWriter`.
+
+    Args:
+        spec: The target.
+        claim: The right to write.
+        stop: Once set, a transient failure or a silent target is no longer waited for: `write`,
+            `flush` and `replay` raise RetryableError.
+    """
+
+    def __init__(self, spec: SinkSpec, claim: Claim, stop: threading.Event) -> None:
+        self._spec, self._claim, self._stop = spec, claim, stop
+        self._planner = Planner(spec, claim.share.stream)
+        self._skip_until = max(claim.offsets.values(), default=0)
+        self._state = threading.Condition()
+        self._waiting: deque[Batch] = deque()
+        self._changes = self._bytes = 0
+        self._busy = self._flushing = False
+        self._written = self._stored = 0
+        self._stored_at = -math.inf
+        self._error: Exception | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def stored(self) -> int:
+        """Everything that was written up to this sequence is stored together with its offset."""
+        return self._stored
+
+    def write(self, batch: Batch) -> None:
+        """Take a batch over; waits while enough is under way.
+
+        Raises:
+            FencedError: A newer claim exists.
+            PermanentError: A change of this or an earlier batch is refused for good.
+            GapError: The target's bookkeeping does not fit its documents.
+            ConfigError: An index cannot be made.
+            RetryableError: `elasticsearch.interrupted`: `stop` was set while the target was in
+                trouble.
+        """
+        if batch.changes and batch.changes[0].sequence <= self._skip_until:
+            batch = Batch(batch.claim, self._behind_offsets(batch.changes), batch.upto)
+        self._put(batch)
+
+    def flush(self) -> None:
+        """Return once everything written is stored together with its offset. Raises as `write`."""
+        with self._state:
+            self._flushing = True
+            self._state.notify_all()
+            self._wait_until(lambda: not (self._waiting or self._busy))
+            self._flushing = False
+
+    def replay(self, changes: Sequence[Delivered]) -> None:
+        """Store dead letters; what the target has of later changes stays. Raises as `write`."""
+        self.flush()
+        if changes:
+            self._put(Batch(self._claim, list(changes), self._written))
+            self.flush()
+
+    def close(self) -> None:
+        """Let go of the connections without waiting for what is under way. Never raises."""
+        with self._state:
+            self._closing.set()
+            self._state.notify_all()
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(_JOIN_S)
+
+    def _behind_offsets(self, changes: Sequence[Delivered]) -> list[Delivered]:
+        """Changes that the target did not have at the claim, each subject by its own offset."""
+        offsets = self._claim.offsets
+        known = {name: stored_upto(offsets, name) for name in {c.subject for c in changes}}
+        return [change for change in changes if change.sequence > known[change.subject]]
+
+    def _put(self, batch: Batch) -> None:
+        if batch.claim.epoch != self._claim.epoch:
+            raise FencedError(
+                "elasticsearch.fenced",
+                f"the batch belongs to epoch {batch.claim.epoch}, not {self._claim.epoch}",
+                where=f"sink {self._claim.share.sink}",
+            )
+        size = sum([len(change.envelope) for change in batch.changes])
+        with self._state:
+            self._start()
+            self._wait_until(self._has_room)
+            self._waiting.append(batch)
+            self._written = max(self._written, batch.upto)
+            self._changes += len(batch.changes)
+            self._bytes += size
+            self._state.notify_all()
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        give_up = math.inf
+        while self._error is None and not done():
+            self._state.wait(_STOP_POLL_S)
+            if self._stop.is_set():
+                give_up = min(give_up, time.monotonic() + STOP_GRACE_S)
+            if time.monotonic() > give_up:
+                raise RetryableError(
+                    "elasticsearch.interrupted", "stopped while the target did not answer"
+                )
+        if self._error is not None:
+            raise self._error
+
+    def _has_room(self) -> bool:
+        return not self._waiting or (
+            self._changes < QUEUE_CHANGES
+            and self._bytes < QUEUE_BYTES
+            and len(self._waiting) < QUEUE_BATCHES
+        )
+
+    def _start(self) -> None:
+        if self._closing.is_set() and self._error is None:
+            raise RetryableError("elasticsearch.closed", "the writer has been closed")
+        if self._thread is None and self._error is None:
+            self._thread = threading.Thread(
+                target=self._run, name=f"elasticsearch-sink-{self._claim.share.sink}", daemon=True
+            )
+            self._thread.start()
+
+    def _run(self) -> None:
+        share = self._claim.share
+        trouble = Trouble(_log.bind(sink=share.sink, stream=share.stream))
+        lanes = Lanes(self._spec.parallelism, f"elasticsearch-{share.sink}")
+        client: Elasticsearch | None = None
+        try:
+            client = connect(self._spec)
+            books = Bookkeeping(client)
+            sender = Sender(
+                client,
+                books,
+                self._claim,
+                trouble,
+                self._stop,
+                self._closing,
+                timed=self._spec.version == "time",
+            )
+            jobs = Jobs(lanes, self._spec.parallelism + 1, sender, self._state, self._closing)
+            indices = Indices(client, self._spec)
+            self._work(sender, jobs, indices, books)
+        except Closed:
+            return
+        except Exception as error:  # noqa: BLE001 - raised to whoever writes or flushes
+            with self._state:
+                self._error = error
+        finally:
+            self._closing.set()
+            lanes.close()
+            if client is not None:
+                client.close()
+            with self._state:
+                self._waiting.clear()
+                self._busy = False
+                self._state.notify_all()
+
+    def _work(self, sender: Sender, jobs: Jobs, indices: Indices, books: Bookkeeping) -> None:
+        generation = sender.patiently(lambda: books.check(self._claim))
+        while (batches := self._take(jobs)) is not None:
+            try:
+                if batches:
+                    self._send(batches, generation, sender, jobs, indices)
+                jobs.settle()
+            except PermanentError:
+                # What lies before the culprit need not be written again.
+                self._store(sender, jobs, books)
+                raise
+            if self._offset_due(jobs):
+                self._store(sender, jobs, books)
+
+    def _send(
+        self,
+        batches: Sequence[Batch],
+        generation: int,
+        sender: Sender,
+        jobs: Jobs,
+        indices: Indices,
+    ) -> None:
+        changes = [change for batch in batches for change in batch.changes]
+        for step in self._planner.plan(changes, generation):
+            sender.patiently(lambda: indices.ensure(self._planner.tables))
+            if isinstance(step, Write):
+                for part in cut(step.documents):
+                    jobs.send(part)
+            else:
+                jobs.drain()
+                sender.truncate(step)
+        jobs.end(batches[-1].upto)
+
+    def _store(self, sender: Sender, jobs: Jobs, books: Bookkeeping) -> None:
+        upto = jobs.reached
+        if upto > self._stored:
+            sender.patiently(lambda: books.store(self._claim, upto))
+            self._stored, self._stored_at = upto, time.monotonic()
+
+    def _take(self, jobs: Jobs) -> list[Batch] | None:
+        """Wait for something to do: batches, jobs that have ended, an offset that is due."""
+        with self._state:
+            self._busy = not jobs.empty or jobs.reached > self._stored
+            self._state.notify_all()
+            while not (self._waiting or jobs.advanced or self._offset_due(jobs)):
+                if self._closing.is_set():
+                    return None
+                late = self._stored_at + OFFSET_EVERY_S - time.monotonic()
+                self._state.wait(max(late, 0.0) if jobs.reached > self._stored else None)
+            if self._closing.is_set():
+                return None
+            self._busy = True
+            batches = list(self._waiting)
+            self._waiting.clear()
+            self._changes = self._bytes = 0
+            self._state.notify_all()
+            return batches
+
+    def _offset_due(self, jobs: Jobs) -> bool:
+        if jobs.reached <= self._stored:
+            return False
+        if self._flushing and jobs.empty and not self._waiting:
+            return True
+        return time.monotonic() >= self._stored_at + OFFSET_EVERY_S
