@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from elastic_transport import (
@@ -13,6 +14,7 @@ from elastic_transport import (
     JsonSerializer,
     SerializationError,
     TlsError,
+    TransportError,
 )
 from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 FAILURES = (ApiError, UnreachableError, ConnectionTimeout, SerializationError)
 # Our own requests beside the bulks under way.
 _FURTHER_CONNECTIONS = 2
+
+# It warns of every request that fails; the sink tells once that its target is in trouble.
+logging.getLogger("elastic_transport").setLevel(logging.ERROR)
 
 
 class Answer(dict[str, Any]):
@@ -98,7 +103,9 @@ def reason(error: Exception) -> str:
         found = error.body.get("error") if isinstance(error.body, dict) else None
         told = found.get("reason") if isinstance(found, dict) else found
         return f"{told or error.message} (HTTP {error.status_code})"
-    return " ".join(str(error).split())
+    # The text of the error itself leaves out what urllib3 says.
+    told = error.message if isinstance(error, TransportError) else error
+    return " ".join(f"{type(error).__name__}: {told}".split())
 
 
 def kind_of(error: ApiError) -> str:
@@ -111,7 +118,7 @@ def kind_of(error: ApiError) -> str:
 def at_start(error: Exception, sink: str) -> WaxtapError:
     """What a failure of the first requests means: setup that must change, or try again later."""
     where = f"sink {sink}"
-    if isinstance(error, TlsError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, TlsError) and "CERTIFICATE_VERIFY_FAILED" in str(error.message):
         return ConfigError(
             "elasticsearch.certificate",
             f"the server's certificate is not trusted: {reason(error)}",

@@ -72,7 +72,11 @@ class TcpRelay:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except ConnectionRefusedError:  # it is down, and may come back
+                    client.close()
+                    continue
                 with self._lock:
                     self._pairs.append((client, server))
                 for run in (self._upstream, self._downstream):
