@@ -12,6 +12,7 @@ same.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import quote
 
@@ -82,7 +83,8 @@ class Bookkeeping:
         while True:
             stored = self._read(_share_id(share))
             row = _decoded(stored, _Share, share) if stored.source is not None else None
-            entry = Entry(row.epoch, row.subjects) if row else Entry()
+            # A document that was deleted begins anew; the seconds since 1970 are above its epochs.
+            entry = Entry(row.epoch, row.subjects) if row else Entry(int(time.time()))
             generation = self._generation(share, entry)
             subjects, offsets, forgotten = taken_over(entry, share)
             taken = _Share(entry.epoch + 1, generation, subjects)

@@ -110,6 +110,8 @@ class ElasticsearchServer(LocalServer):
 
     Args:
         password: Of the superuser `waxtap`; None: everybody may do everything.
+        users: Further users with that password, and what each may do with indices: the `indices`
+            of a role.
         certificate: A PEM certificate and its key, for HTTPS.
         heap: Of the Java process, in MB.
         quick: Start sooner, and work slower.
@@ -123,6 +125,7 @@ class ElasticsearchServer(LocalServer):
         self,
         *,
         password: str | None = None,
+        users: Mapping[str, list[dict[str, object]]] | None = None,
         certificate: tuple[Path, Path] | None = None,
         heap: int = 512,
         quick: bool = True,
@@ -131,7 +134,7 @@ class ElasticsearchServer(LocalServer):
         self.programs = programs or find_elasticsearch()
         self._account = unprivileged()
         self._password, self._certificate, self._heap = password, certificate, heap
-        self._quick = quick
+        self._quick, self._users = quick, users or {}
         self._cluster = ""
         folder = Path(tempfile.mkdtemp(prefix="waxtap-elasticsearch-"))
         environment = {
@@ -250,8 +253,13 @@ class ElasticsearchServer(LocalServer):
             "cluster.routing.allocation.disk.threshold_enabled": False,
         }
         if self._password is not None:
-            self._write("users", f"{USER}:{_hashed(self._password)}\n")
-            self._write("users_roles", f"superuser:{USER}\n")
+            names = [USER, *self._users]
+            self._write("users", "".join(f"{n}:{_hashed(self._password)}\n" for n in names))
+            roles = {name: name for name in self._users} | {USER: "superuser"}
+            self._write("users_roles", "".join(f"{role}:{n}\n" for n, role in roles.items()))
+            rights = {name: {"indices": indices} for name, indices in self._users.items()}
+            # JSON is YAML.
+            self._write("roles.yml", json.dumps(rights))
         if self._certificate is not None:
             for name, path in zip(("http.crt", "http.key"), self._certificate, strict=True):
                 self._write(name, path.read_text())
@@ -260,7 +268,6 @@ class ElasticsearchServer(LocalServer):
                 "xpack.security.http.ssl.certificate": "http.crt",
                 "xpack.security.http.ssl.key": "http.key",
             }
-        # JSON is YAML.
         self._write("elasticsearch.yml", json.dumps(settings))
 
     def _write(self, name: str, text: str) -> None:

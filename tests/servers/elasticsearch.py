@@ -14,7 +14,7 @@ from control.servers.elasticsearch_programs import find_elasticsearch
 from tests.servers.require import obtain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 
@@ -45,7 +45,11 @@ class ElasticsearchFactory(Protocol):
     """Starts a node of the test's own, stopped when the test ends."""
 
     def __call__(
-        self, *, password: str | None = None, certificate: tuple[Path, Path] | None = None
+        self,
+        *,
+        password: str | None = None,
+        users: Mapping[str, list[dict[str, object]]] | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> ElasticsearchServer: ...
 
 
@@ -72,10 +76,13 @@ def elasticsearch_factory() -> Iterator[ElasticsearchFactory]:
     with ExitStack() as stack:
 
         def start(
-            *, password: str | None = None, certificate: tuple[Path, Path] | None = None
+            *,
+            password: str | None = None,
+            users: Mapping[str, list[dict[str, object]]] | None = None,
+            certificate: tuple[Path, Path] | None = None,
         ) -> ElasticsearchServer:
             server = ElasticsearchServer(
-                password=password, certificate=certificate, programs=programs
+                password=password, users=users, certificate=certificate, programs=programs
             )
             return stack.enter_context(server)
 
