@@ -115,6 +115,17 @@ MEASURES: tuple[Measure, ...] = (
     Measure("deliver_cpu_us", "deliver: CPU of our process, a change", "µs", 1, published=False),
     Measure("rss_deliver_mb", "deliver: peak memory", "MB", targets=(Target("<=", 200),)),
     Measure(
+        "deliver_elasticsearch_per_s",
+        "deliver: JetStream to Elasticsearch",
+        "changes/s",
+        targets=(Target(">=", 8_000),),
+    ),
+    Measure(
+        "deliver_elasticsearch_cpu_us", "– CPU of our process, a change", "µs", 1, published=False
+    ),
+    Measure("rss_elasticsearch_mb", "– peak memory", "MB", published=False),
+    Measure("elasticsearch_bulk_per_s", "Elasticsearch's bulk API without us", "documents/s"),
+    Measure(
         "webhook_requests_per_s",
         "deliver: JetStream to an HTTP endpoint, one change a request",
         "requests/s",

@@ -28,6 +28,7 @@ class Setup:
         target_dsn: Of the target database.
         slot: The slot to capture from; it must exist.
         endpoint: The URL that webhooks go to; empty: there are none.
+        elasticsearch: The URL of a node; empty: there is none.
     """
 
     folder: Path
@@ -36,6 +37,7 @@ class Setup:
     target_dsn: str
     slot: str
     endpoint: str = ""
+    elasticsearch: str = ""
 
     def start(self, flow: str) -> MeasuredProcess:
         """Start one flow, such as `capture/bench`, in a process of its own."""
@@ -75,10 +77,18 @@ class Setup:
                 "sinks": {
                     "target": {"type": "postgres", "dsn": "${TARGET_DSN}", "topics": ["db.*"]},
                     **self._webhooks(),
+                    **self._search(),
                 },
             },
             indent=2,
         )
+
+    def _search(self) -> dict[str, object]:
+        if not self.elasticsearch:
+            return {}
+        settings = {"number_of_replicas": 0}
+        sink = {"type": "elasticsearch", "url": self.elasticsearch, "settings": settings}
+        return {"search": {**sink, "topics": ["db.*"]}}
 
     def _webhooks(self) -> dict[str, object]:
         if not self.endpoint:

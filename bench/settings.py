@@ -16,6 +16,7 @@ class Settings:
         transaction_rows: Rows of each of the backlog's transactions.
         noop_changes: How much of the backlog Debezium reads with the handler that does nothing.
         publish_changes: How much of the backlog Debezium publishes.
+        documents: How many changes of the backlog go into Elasticsearch.
         webhook_requests: How many changes of the backlog go out one by one.
         webhook_changes: How many go out in lists.
         rate: Changes per second of the paced writer.
@@ -30,6 +31,7 @@ class Settings:
     transaction_rows: int
     noop_changes: int
     publish_changes: int
+    documents: int
     webhook_requests: int
     webhook_changes: int
     rate: int
@@ -45,6 +47,7 @@ FULL = Settings(
     transaction_rows=1000,
     noop_changes=1_000_000,
     publish_changes=200_000,
+    documents=200_000,
     webhook_requests=100_000,
     webhook_changes=500_000,
     rate=1000,
@@ -60,6 +63,7 @@ QUICK = Settings(
     transaction_rows=1000,
     noop_changes=100_000,
     publish_changes=10_000,
+    documents=60_000,
     webhook_requests=20_000,
     webhook_changes=80_000,
     rate=1000,

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from bench import backlog, capture, debezium, deliver, latency, pipelines, recvlogical, webhook
+from bench import (
+    backlog,
+    capture,
+    debezium,
+    deliver,
+    elasticsearch,
+    latency,
+    pipelines,
+    recvlogical,
+    webhook,
+)
 from bench.backlog import Backlog
 from bench.capture import Captured
 from bench.errors import BenchError, FailedError
@@ -18,6 +28,7 @@ BENCHMARKS = (
     "pipelines",
     "capture",
     "deliver",
+    "elasticsearch",
     "webhook",
     "latency",
     "debezium-noop",
@@ -89,6 +100,7 @@ class Suite:
             "pipelines": pipelines.run,
             "capture": self._capture,
             "deliver": self._deliver,
+            "elasticsearch": self._elasticsearch,
             "webhook": self._webhook,
             "debezium-noop": debezium.run_noop,
             "debezium-publish": debezium.run_publish,
@@ -111,6 +123,11 @@ class Suite:
         return deliver.run(
             fleet, self._store(fleet, filled, settings), filled.changes, settings, number
         )
+
+    def _elasticsearch(
+        self, fleet: Fleet, filled: Backlog, settings: Settings, number: int
+    ) -> dict[str, float]:
+        return elasticsearch.run(fleet, self._store(fleet, filled, settings), settings, number)
 
     def _webhook(
         self, fleet: Fleet, filled: Backlog, settings: Settings, number: int

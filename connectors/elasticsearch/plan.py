@@ -86,7 +86,7 @@ class _Envelope(msgspec.Struct):
     op: str
     before: msgspec.Raw = msgspec.Raw(_NULL)
     after: msgspec.Raw = msgspec.Raw(_NULL)
-    ts_ms: int = 0
+    ts_ms: int | None = None
 
 
 class _Route(NamedTuple):
@@ -129,7 +129,9 @@ class Planner:
             route = self._route(change.subject, change.table)
             try:
                 envelope = self._envelope(change.envelope)
-                version = envelope.ts_ms if self._timed else first + change.sequence
+                version = first + change.sequence
+                if self._timed:
+                    version = _time(route, change, envelope)
                 self._add(run, route, change, envelope, version)
             except msgspec.MsgspecError as error:
                 raise PermanentError(
@@ -154,7 +156,7 @@ class Planner:
         if change.key is None or not route.table.key:
             if op not in ("c", "r"):
                 raise _no_key(route, change)
-            own = identity.templated(f"{self._stream}:{change.sequence}")
+            own = identity.templated(f"{self._stream}:{run.serial(change.sequence)}")
         else:
             own = identity.of(change.key)
         place = (route.target, own, version, change.sequence, route.name)
@@ -190,6 +192,13 @@ class _Run:
     def __init__(self) -> None:
         self._steps: list[Step] = []
         self._pending: dict[tuple[str, str], Document] = {}
+        self._last, self._repeats = 0, 0
+
+    def serial(self, sequence: int) -> str:
+        """Names rows without a key; several that were made of one change stand together."""
+        self._repeats = self._repeats + 1 if sequence == self._last else 0
+        self._last = sequence
+        return f"{sequence}.{self._repeats}" if self._repeats else str(sequence)
 
     def put(self, document: Document) -> None:
         name = document.name
@@ -253,6 +262,18 @@ def complete(
         else:
             row[name] = value
     return msgspec.json.encode(row)
+
+
+def _time(route: _Route, change: Delivered, envelope: _Envelope) -> int:
+    if envelope.ts_ms is None:
+        raise PermanentError(
+            "elasticsearch.no_time",
+            f"sequence {change.sequence} does not tell when it was read, as after `unwrap`",
+            where=route.name,
+            cure="leave `unwrap` out, or set `version: sequence`",
+            sequence=change.sequence,
+        )
+    return envelope.ts_ms
 
 
 def _no_key(route: _Route, change: Delivered) -> PermanentError:

@@ -20,6 +20,8 @@ KEYS = {
     "capture_per_cpu_s",
     "debezium_publish_per_s",
     "deliver_pg_per_s",
+    "deliver_elasticsearch_per_s",
+    "elasticsearch_bulk_per_s",
     "webhook_requests_per_s",
     "webhook_changes_per_s",
     "stream_p50_ms",

@@ -13,7 +13,7 @@ from connectors.elasticsearch.bulk import BULK_DOCUMENTS, body, cut, judge
 from connectors.elasticsearch.names import Identity, index_name
 from connectors.elasticsearch.plan import Document, Planner, Truncate, Write
 from connectors.elasticsearch.spec import SinkSpec
-from connectors.errors import GapError
+from connectors.errors import GapError, PermanentError
 
 SUBJECT = "CDC.shop.db.items.0"
 
@@ -113,6 +113,22 @@ def test_what_lacks_values_waits_only_where_it_must() -> None:
     assert [(d.id, d.source) for d in rest.documents] == [("4", None)]
     assert truncate == Truncate("db.items", 4, 4)
     assert isinstance(last, Write)
+
+
+def test_rows_without_a_key_that_come_of_one_change_stay_apart() -> None:
+    keyless = [change(n, "c", 1, a="x")._replace(key=None) for n in (1, 2, 2, 2, 3)]
+    (step,) = Planner(spec(), "CDC_shop").plan(keyless, 0)
+    assert isinstance(step, Write)
+    ids = [d.id.removeprefix("CDC_shop:") for d in step.documents]
+    assert ids == ["1", "2", "2.1", "2.2", "3"]
+
+
+def test_by_time_a_change_must_tell_its_time() -> None:
+    timeless = change(4, "c", 1)._replace(envelope=b'{"before":null,"after":{"id":1},"op":"c"}')
+    with pytest.raises(PermanentError) as caught:
+        Planner(spec(version="time"), "CDC_shop").plan([timeless], 0)
+    assert caught.value.code == "elasticsearch.no_time"
+    assert caught.value.sequence == 4
 
 
 def documents(count: int) -> list[Document]:
