@@ -11,7 +11,7 @@ never travel alone: a step that needs one unpacks them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from json import dumps, loads
@@ -299,12 +299,15 @@ class Claim(msgspec.Struct, frozen=True):
             reads it.
         forgotten: Names the offset that was dropped because it belonged to an earlier stream of the
             same name; empty otherwise.
+        fence: Names the right to store dead letters of the share, which is claimed with it; 0:
+            none was claimed yet.
     """
 
     share: Share
     epoch: int
     offsets: dict[str, int]
     forgotten: str = ""
+    fence: int = 0
 
 
 @dataclass(slots=True)
@@ -319,12 +322,15 @@ class Batch:
         complete: No transaction of the source goes across this sequence: every message of it, of
             whatever topic, is at or below it or behind it. The largest such sequence that is known
             up to `upto`; of use to a sink that applies transactions whole.
+        origins: By sequence, what lies in the stream where a sink's transform has made other
+            changes of it; no business of a sink.
     """
 
     claim: Claim
     changes: list[Delivered]
     upto: int
     complete: int = 0
+    origins: dict[int, Delivered] = field(default_factory=dict)
 
 
 class SinkWriter(Protocol):

@@ -2,16 +2,19 @@
 
     input("deliver") → map("transform") → key_on("share") → output("write")     each "…_<sink>"
 
+Between the batches travels what the owner asks about dead letters.
+
 A partition is a share: what one consumer reads of one stream. At its start it claims the share at
 the target, which ends every older writer, and reads on behind the offset that the target holds:
-rows and offset are stored by the sink in one step, so nothing is lost or applied twice. JetStream's
-acknowledgements follow one epoch later and serve monitoring only.
+rows and offset are stored by the sink in one step, so nothing is lost or applied twice. What the
+target refuses is put aside (`dead_letters`). JetStream's acknowledgements follow one epoch later
+and serve monitoring only.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import bytewax.operators as op
 import structlog
@@ -25,13 +28,17 @@ from connectors.contracts import Batch, SinkContext
 from connectors.errors import RetryableError
 from connectors.jetstream.begin import behind_end, behind_time
 from connectors.jetstream.consumer import Consumer, share
-from connectors.jetstream.expiry import shortened
+from connectors.jetstream.dead_letters import DeadLetters
 from connectors.jetstream.offsets import KvOffsets
+from connectors.jetstream.requests import Requests
 from connectors.jetstream.stream import stream_name
+from connectors.letters import Asked
+from dataflows.answering import Answering
+from dataflows.claiming import claim_share
+from dataflows.dead_letters import DeadLetterWriter
 from dataflows.gathering import Gathering
 from dataflows.pacing import Backoff, Pace
-from dataflows.pipeline import sink_steps
-from dataflows.places import placing
+from dataflows.pipeline import reprocess, sink_steps
 from dataflows.reporting import remembering
 from dataflows.stopping import running, stopping
 
@@ -41,12 +48,14 @@ if TYPE_CHECKING:
 
     from bytewax.dataflow import Dataflow
 
-    from connectors.contracts import Share, Sink, SinkWriter
-    from connectors.jetstream.spec import NatsSpec
+    from connectors.contracts import Claim, Delivered, Share, Sink
     from dataflows.spec import Config, SinkConfig
     from dataflows.steps import Steps
 
 log = structlog.get_logger()
+
+# What goes through the dataflow.
+Item: TypeAlias = Batch | Asked
 
 
 def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
@@ -55,18 +64,24 @@ def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     target = registry.sink(sink.type, sink.name, sink.spec, context)
     steps = sink_steps(config, sink)
 
-    batches = op.input(f"deliver_{sink.name}", flow, DeliverySource(config.nats, sink, target))
-    changed = op.map(f"transform_{sink.name}", batches, partial(transform, steps))
-    keyed = op.key_on(f"share_{sink.name}", changed, lambda batch: batch.claim.share.stream)
-    op.output(f"write_{sink.name}", keyed, TargetSink(sink, target))
+    items = op.input(f"deliver_{sink.name}", flow, DeliverySource(config, sink, target))
+    changed = op.map(f"transform_{sink.name}", items, partial(transform, steps))
+    keyed = op.key_on(f"share_{sink.name}", changed, lambda item: item.claim.share.stream)
+    op.output(f"write_{sink.name}", keyed, TargetSink(config, sink, target))
 
 
-def transform(steps: Steps, batch: Batch) -> Batch:
+def transform(steps: Steps, item: Item) -> Item:
     """What a sink's own filter and transforms leave of a batch; its offset stays the same."""
-    if steps.empty:
-        return batch
-    changes = [made for change in batch.changes for made in steps.delivered(change)]
-    return Batch(batch.claim, changes, batch.upto, batch.complete)
+    if isinstance(item, Asked) or steps.empty:
+        return item
+    changes: list[Delivered] = []
+    origins: dict[int, Delivered] = {}
+    for change in item.changes:
+        made = steps.delivered(change)
+        if made and (len(made) > 1 or made[0] is not change):
+            origins[change.sequence] = change
+        changes += made
+    return Batch(item.claim, changes, item.upto, item.complete, origins)
 
 
 def parts(sink: SinkConfig) -> dict[str, list[str]]:
@@ -79,14 +94,14 @@ def _streams(sink: SinkConfig) -> list[str]:
     return sorted(stream_name(source) for source in sink.sources)
 
 
-class DeliverySource(FixedPartitionedSource[Batch, "dict[str, int] | None"]):
+class DeliverySource(FixedPartitionedSource["Item", "dict[str, int] | None"]):
     """What a sink reads: one share of each stream.
 
     Resumes behind the offset that the target holds, whatever Bytewax's recovery store says.
     """
 
-    def __init__(self, nats: NatsSpec, sink: SinkConfig, target: Sink) -> None:
-        self._nats, self._sink, self._target = nats, sink, target
+    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+        self._config, self._sink, self._target = config, sink, target
 
     @override
     def list_parts(self) -> list[str]:
@@ -98,13 +113,15 @@ class DeliverySource(FixedPartitionedSource[Batch, "dict[str, int] | None"]):
     def build_part(
         self, step_id: str, for_part: str, resume_state: dict[str, int] | None
     ) -> _DeliverySourcePartition:
-        return _DeliverySourcePartition(self._nats, self._sink, self._target, for_part)
+        return _DeliverySourcePartition(self._config, self._sink, self._target, for_part)
 
 
-class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | None"]):
-    def __init__(self, nats: NatsSpec, sink: SinkConfig, target: Sink, stream: str) -> None:
-        self._nats, self._sink, self._target, self._stream = nats, sink, target, stream
+class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] | None"]):
+    def __init__(self, config: Config, sink: SinkConfig, target: Sink, stream: str) -> None:
+        self._config, self._nats = config, config.nats
+        self._sink, self._target, self._stream = sink, target, stream
         self._consumer: Consumer | None = None
+        self._requests: Requests | None = None
         self._emitted = 0
         self._confirmable = 0
         self._gathering = Gathering(sink.options.batch)
@@ -112,10 +129,10 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
 
     @override
     @remembering
-    def next_batch(self) -> Iterable[Batch]:
+    def next_batch(self) -> Iterable[Item]:
         if stopping.is_set():
             raise StopIteration
-        if self._consumer is None:
+        if self._consumer is None or self._requests is None:
             self._open()
             return ()
         if self._confirmable:
@@ -123,13 +140,17 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
             self._confirmable = 0
         if not self._gathering.full and (read := self._consumer.read()) is not None:
             self._gathering.add(read)
-        batch = self._gathering.take()
-        if batch is None:
+        items: list[Item] = []
+        if (batch := self._gathering.take()) is not None:
+            self._emitted = batch.upto
+            items.append(batch)
+        if (asked := self._requests.next()) is not None:
+            items.append(asked)
+        if items:
+            self._pace.worked()
+        else:
             self._pace.rested()
-            return ()
-        self._pace.worked()
-        self._emitted = batch.upto
-        return (batch,)
+        return items
 
     def _open(self) -> None:
         """Claim the share at the target, then read on behind its offset."""
@@ -144,13 +165,10 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
                     log.info("waiting for the stream", sink=self._sink.name, stream=self._stream)
                 return
             found = replace(found, begin=self._begin(found))
-            with placing(f"sinks.{self._sink.name}", type(self._sink.spec).model_fields):
-                claim = self._target.claim(found)
-            truncated = shortened(self._nats, claim, options.accept)
-            if truncated is not None:
-                claim = self._target.claim(truncated)
+            claim = claim_share(self._config, self._sink, self._target, found)
             whole = self._target.whole_transactions
             self._consumer = Consumer(self._nats, claim, options.accept, whole=whole)
+            self._requests = Requests(self._nats, claim)
         except RetryableError as error:
             if self._backoff.failed():
                 log.warning(
@@ -197,13 +215,15 @@ class _DeliverySourcePartition(StatefulSourcePartition[Batch, "dict[str, int] | 
     def close(self) -> None:
         if self._consumer is not None:
             self._consumer.close()
+        if self._requests is not None:
+            self._requests.close()
 
 
-class TargetSink(FixedPartitionedSink[Batch, None]):
+class TargetSink(FixedPartitionedSink["Item", None]):
     """A sink: one partition for each share, each written by one writer."""
 
-    def __init__(self, sink: SinkConfig, target: Sink) -> None:
-        self._target = target
+    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+        self._config, self._sink, self._target = config, sink, target
         self._streams = _streams(sink)
 
     @override
@@ -217,29 +237,46 @@ class TargetSink(FixedPartitionedSink[Batch, None]):
     @override
     @remembering
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _TargetSinkPartition:
-        return _TargetSinkPartition(self._target)
+        return _TargetSinkPartition(self._config, self._sink, self._target)
 
 
-class _TargetSinkPartition(StatefulSinkPartition[Batch, None]):
-    def __init__(self, target: Sink) -> None:
-        self._target = target
-        self._writer: SinkWriter | None = None
+class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
+    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+        self._config, self._sink, self._target = config, sink, target
+        self._writer: DeadLetterWriter | None = None
+        self._asked = Answering(config.nats)
 
     @override
     @remembering
-    def write_batch(self, values: list[Batch]) -> None:
-        for batch in values:
+    def write_batch(self, values: list[Item]) -> None:
+        for item in values:
             if self._writer is None:
-                self._writer = self._target.open(batch.claim)
-            self._writer.write(batch)
+                self._writer = self._open(item.claim)
+            if isinstance(item, Asked):
+                self._asked.add(item)
+            else:
+                self._writer.write(item)
+            self._asked.carry_out(self._writer)
+
+    def _open(self, claim: Claim) -> DeadLetterWriter:
+        config, sink = self._config, self._sink
+        return DeadLetterWriter(
+            self._target,
+            claim,
+            DeadLetters(config.nats, config.dead_letters, claim, stopping),
+            sink.options.on_refusal,
+            partial(reprocess, config, sink),
+        )
 
     @override
     @remembering
     def snapshot(self) -> None:
         if self._writer is not None:
             self._writer.flush()
+            self._asked.carry_out(self._writer)
 
     @override
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+        self._asked.close()

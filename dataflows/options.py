@@ -64,6 +64,7 @@ class StartSpec(BaseModel):
         return self
 
 
+OnRefusal = Literal["park", "skip", "stop"]
 Start = Annotated[StartSpec, BeforeValidator(_word)]
 
 
@@ -88,7 +89,7 @@ class SinkOptions(BaseModel):
     filter: FilterText | None = None
     transform: Annotated[Transforms, AfterValidator(check_sink_transforms)] = ()
     on_error: OnError = "dead_letter"
-    on_refusal: Literal["park", "skip", "stop"] = Field(
+    on_refusal: OnRefusal = Field(
         default="park",
         description="a change that the target refuses becomes a dead letter, and later changes of "
         "its key are parked behind it (park) or go on (skip); or the sink stops",

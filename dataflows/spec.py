@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from connectors import registry
 from connectors.errors import ConfigError
-from connectors.jetstream.spec import NatsSpec
+from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
 from connectors.jetstream.topics import filter_subjects
 from dataflows import references
 from dataflows.document import read
@@ -33,7 +33,7 @@ _PROBLEMS = {
 }
 # What pydantic puts before the message of a validator of ours.
 _RAISED = "Value error, "
-_SECTIONS = ("nats", "sources", "topics", "pipelines", "python_transforms", "sinks")
+_SECTIONS = ("nats", "sources", "topics", "pipelines", "python_transforms", "sinks", "dead_letters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class Config:
     topics: dict[str, TopicSpec]
     pipelines: dict[str, PipelineSpec]
     python_transforms: tuple[str, ...]
+    dead_letters: DeadLetterSpec = field(default_factory=DeadLetterSpec)
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Config:
@@ -145,6 +146,7 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
         python_transforms=_validated(
             PythonTransforms, document.get("python_transforms") or (), "python_transforms"
         ).root,
+        dead_letters=_validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters"),
     )
 
 

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from connectors.errors import ConfigError, RetryableError
+from connectors.jetstream.connection import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.connection import Connection, Reply
 
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037
 CONSUMER_NOT_FOUND = 10014
+MESSAGE_DELETED = 10057
 STREAM_NAME_IN_USE = 10058
 
 _UNAVAILABLE = 500
+# So many requests are under way at once; the answers may be as large as messages.
+_AT_ONCE = 100
 
 
 class ApiError(Exception):
@@ -100,6 +104,7 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
 
     name: str
     delivered: Delivered = Delivered()
+    num_pending: int = 0
 
 
 class _Names(msgspec.Struct, frozen=True):
@@ -139,8 +144,11 @@ def call(connection: Connection, subject: str, body: object, answer: type[_T]) -
         ConfigError: JetStream is not enabled, or we lack the permission.
     """
     payload = b"" if body is None else msgspec.json.encode(body)
-    reply = connection.request(f"$JS.API.{subject}", payload).payload
-    error = _decode_failure(reply).error
+    return _read(connection, subject, connection.request(f"$JS.API.{subject}", payload), answer)
+
+
+def _read(connection: Connection, subject: str, reply: Reply, answer: type[_T]) -> _T:
+    error = _decode_failure(reply.payload).error
     if error is not None:
         if error.err_code in {10039, 10076}:
             raise ConfigError(
@@ -156,7 +164,31 @@ def call(connection: Connection, subject: str, body: object, answer: type[_T]) -
                 where=f"{subject} at {connection.spec.shown}",
             )
         raise ApiError(error.code, error.err_code, error.description)
-    return msgspec.json.decode(reply, type=answer)
+    return msgspec.json.decode(reply.payload, type=answer)
+
+
+def _calls(
+    connection: Connection,
+    subject: str,
+    bodies: Sequence[Mapping[str, object]],
+    answer: type[_T],
+    fine: set[int],
+) -> list[_T | None]:
+    """Many calls at once. Raises as `call`; None for those with an error that is fine."""
+    found: list[_T | None] = []
+    for first in range(0, len(bodies), _AT_ONCE):
+        wanted = [
+            Wanted(f"$JS.API.{subject}", msgspec.json.encode(body))
+            for body in bodies[first : first + _AT_ONCE]
+        ]
+        for reply in connection.requests(wanted):
+            try:
+                found.append(_read(connection, subject, reply, answer))
+            except ApiError as error:
+                if error.err_code not in fine:
+                    raise
+                found.append(None)
+    return found
 
 
 def api_level(connection: Connection) -> int:
@@ -199,6 +231,35 @@ def next_message(
 def last_message(connection: Connection, stream: str, subject: str) -> StoredMessage | None:
     """The last message on a subject, read from the stream's leader; None when there is none."""
     return _message(connection, stream, {"last_by_subj": subject})
+
+
+def messages(
+    connection: Connection, stream: str, wanted: Sequence[int | str]
+) -> list[StoredMessage | None]:
+    """Messages by their sequences, or the last ones on subjects, read from the stream's leader."""
+    bodies = [{"seq": each} if isinstance(each, int) else {"last_by_subj": each} for each in wanted]
+    return [
+        got.message if got else None
+        for got in _calls(connection, f"STREAM.MSG.GET.{stream}", bodies, _Got, {MESSAGE_NOT_FOUND})
+    ]
+
+
+def purge(connection: Connection, stream: str, subjects: Sequence[str]) -> None:
+    """Delete what lies on these subjects."""
+    bodies = [{"filter": subject} for subject in subjects]
+    _calls(connection, f"STREAM.PURGE.{stream}", bodies, _Failure, set())
+
+
+def delete_message(connection: Connection, stream: str, sequence: int) -> None:
+    """Delete a message; one that is gone already is fine."""
+    body = {"seq": sequence, "no_erase": True}
+    _calls(
+        connection,
+        f"STREAM.MSG.DELETE.{stream}",
+        [body],
+        _Failure,
+        {MESSAGE_NOT_FOUND, MESSAGE_DELETED},
+    )
 
 
 def create_consumer(

@@ -22,7 +22,7 @@ from connectors.jetstream.options import client_options, explain
 from connectors.jetstream.stored import status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
     from typing import Any, TypeVar
 
@@ -48,6 +48,14 @@ class Reply(NamedTuple):
 
     header: bytes
     payload: bytes
+
+
+class Wanted(NamedTuple):
+    """A request: where to, its data, and lines of `Name: value`, each ended by CR LF."""
+
+    subject: str
+    payload: bytes = b""
+    headers: str = ""
 
 
 def connect(spec: NatsSpec) -> Connection:
@@ -184,25 +192,40 @@ class Connection:
             RetryableError: No connection, or no answer in time: it may have been received or not.
             ConfigError: We are not allowed to send there, or to receive answers.
         """
+        return self.requests([Wanted(subject, payload, headers)], timeout=timeout)[0]
+
+    def requests(self, wanted: Sequence[Wanted], *, timeout: float = 5.0) -> list[Reply]:
+        """Send several requests at once and wait for all answers, in the order of the requests.
+
+        Raises:
+            RetryableError: As `request`; any of them may have been received or not.
+            ConfigError: As `request`.
+        """
         self._require()
         started = time.monotonic()
+
+        async def ask() -> list[Incoming]:
+            return await asyncio.gather(*[self._request(*each, timeout) for each in wanted])
+
         try:
-            _, _, header, data = self._await(self._request(subject, payload, timeout, headers))
+            answers = self._await(ask())
         except TimeoutError as error:
+            subject = wanted[0].subject
             self.check_allowed(subject, started)
             raise RetryableError(
                 "jetstream.timeout",
                 f"no answer within {timeout:g} s",
                 where=f"{subject} at {self.spec.shown}",
             ) from error
-        if header and status(header) == _NO_RESPONDERS:
-            raise RetryableError(
-                "jetstream.no_responders",
-                "nobody answers there: JetStream is off, starting, or without a leader",
-                where=f"{subject} at {self.spec.shown}",
-                cure="enable JetStream in the server's configuration, and for the account",
-            )
-        return Reply(header, data)
+        for each, (_, _, header, _) in zip(wanted, answers, strict=True):
+            if header and status(header) == _NO_RESPONDERS:
+                raise RetryableError(
+                    "jetstream.no_responders",
+                    "nobody answers there: JetStream is off, starting, or without a leader",
+                    where=f"{each.subject} at {self.spec.shown}",
+                    cure="enable JetStream in the server's configuration, and for the account",
+                )
+        return [Reply(header, data) for _, _, header, data in answers]
 
     def run(self, work: Callable[[StreamClient], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine of nats-py's client in the I/O thread and wait for its result.
@@ -303,7 +326,7 @@ class Connection:
         await self._client.subscribe_raw(f"{self._inbox}.*", self._answered)
 
     async def _request(
-        self, subject: str, payload: bytes, timeout: float, headers: str
+        self, subject: str, payload: bytes, headers: str, timeout: float
     ) -> Incoming:
         self._requests += 1
         reply = f"{self._inbox}.{self._requests}"

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from connectors.jetstream.connection import Connection
-    from connectors.jetstream.spec import StreamSpec
+    from connectors.jetstream.spec import DeadLetterSpec, StreamSpec
 
 log = structlog.get_logger()
 
 # The server's smallest. We name the expected sequence instead of message ids.
 _DUPLICATE_WINDOW = 100_000_000
+_LETTERS, _LETTER_SUBJECTS = "DLQ", "DLQ.>"
 
 
 def nanoseconds(duration: timedelta) -> int:
@@ -103,6 +104,56 @@ def _check_ours(info: api.StreamInfo, spec: StreamSpec, stream: str, subjects: s
             where=stream,
             cure="set `nats.stream.storage` to that, or delete the stream",
         )
+
+
+def ensure_letters(connection: Connection, stream: StreamSpec, spec: DeadLetterSpec) -> None:
+    """Make the stream of dead letters, or bring its limits in line with `spec`.
+
+    Raises:
+        ConfigError: A stream of that name is not ours, or cannot be brought in line.
+        RetryableError: NATS does not answer.
+    """
+    wanted: dict[str, object] = {
+        "num_replicas": spec.replicas or stream.replicas,
+        "max_age": nanoseconds(spec.max_age),
+        "max_bytes": spec.max_bytes or -1,
+        # A letter that fails again replaces itself.
+        "max_msgs_per_subject": 1,
+        "discard": "new",
+        "allow_direct": True,
+    }
+    window = min(_DUPLICATE_WINDOW, nanoseconds(spec.max_age) or _DUPLICATE_WINDOW)
+    info = api.stream_info(connection, _LETTERS)
+    try:
+        if info is None:
+            fixed = {
+                "name": _LETTERS,
+                "subjects": [_LETTER_SUBJECTS],
+                "retention": "limits",
+                "storage": stream.storage,
+                "duplicate_window": window,
+            }
+            api.create_stream(connection, fixed | wanted)
+            log.info("stream created", stream=_LETTERS, subjects=_LETTER_SUBJECTS)
+            return
+        if info.config.get("subjects") != [_LETTER_SUBJECTS]:
+            raise ConfigError(
+                "jetstream.not_ours",
+                f"a stream of this name exists, but it does not hold {_LETTER_SUBJECTS}",
+                where=_LETTERS,
+                cure="rename that stream: Waxtap needs its name",
+            )
+        changes = {name: value for name, value in wanted.items() if info.config.get(name) != value}
+        if changes:
+            changes["duplicate_window"] = window
+            api.update_stream(connection, info.config | changes)
+            log.info("stream updated", stream=_LETTERS, **changes)
+    except api.ApiError as error:
+        # Another flow may have made it in between.
+        if error.err_code != api.STREAM_NAME_IN_USE:
+            raise ConfigError(
+                "jetstream.stream_refused", str(error), where=_LETTERS, cure="check `dead_letters`"
+            ) from error
 
 
 def ensure_bucket(

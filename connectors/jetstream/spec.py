@@ -43,6 +43,18 @@ class StreamSpec(BaseModel):
     compression: Literal["none", "s2"] = "none"
 
 
+class DeadLetterSpec(BaseModel):
+    """How the stream is laid out in which sinks put aside what their targets refuse: `DLQ`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_age: Duration = Field(default=timedelta(), description="0: letters never expire")
+    max_bytes: Size = Field(
+        default=0, description="0: unlimited; while it is full, a sink waits that has one more"
+    )
+    replicas: int = Field(default=0, ge=0, le=5, description="0: as `nats.stream.replicas`")
+
+
 class NatsSpec(BaseModel):
     """Where NATS is, and who we are there."""
 

@@ -23,6 +23,7 @@ OK, FAILED, WRONG_INPUT, NO_ENVIRONMENT = range(4)
 app = App(name="waxtap", help="Change data capture on Bytewax and NATS JetStream.")
 app.register_install_completion_command()
 app.command("control.cli.try_pipeline:try_pipeline", name="try")
+app.command("control.cli.dead_letters:app", name="dlq")
 
 
 def main() -> None:

@@ -1,0 +1,91 @@
+"""Reads the headers of everything on some subjects, without the payloads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import uuid4
+
+from connectors.errors import RetryableError
+from connectors.jetstream import api
+from connectors.jetstream.pull import PullWindow, Status
+from connectors.jetstream.stored import sequences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.wire import Incoming
+
+_SILENCE = 10.0
+_SHORT_LIVED_NS = 30_000_000_000
+
+
+class Seen(NamedTuple):
+    """What is read of a message."""
+
+    sequence: int
+    subject: str
+    header: bytes
+
+
+def headers_of(connection: Connection, stream: str, subject: str) -> Iterator[Seen]:
+    """Every message on `subject` (may hold wildcards) that is there now, in stream order.
+
+    Raises:
+        RetryableError: NATS does not answer, or the connection was lost meanwhile.
+        ApiError: JetStream refuses.
+    """
+    name = f"headers-{uuid4().hex}"
+    config = {
+        "name": name,
+        "filter_subjects": [subject],
+        "deliver_policy": "all",
+        "ack_policy": "none",
+        "headers_only": True,
+        "inactive_threshold": _SHORT_LIVED_NS,
+        "mem_storage": True,
+        "num_replicas": 1,
+    }
+    left = api.create_consumer(connection, stream, config).num_pending
+    incoming: deque[Incoming] = deque()
+    came = threading.Event()
+
+    def take(message: Incoming) -> None:
+        incoming.append(message)
+        came.set()
+
+    inbox = connection.inbox()
+    losses = connection.losses
+    subscription = connection.subscribe(inbox, take)
+    try:
+        place = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        window = PullWindow(place, inbox, connection.max_payload)
+        heard = time.monotonic()
+        while left:
+            if frame := window.request():
+                connection.send(frame)
+            came.wait(0.1)
+            came.clear()
+            if connection.losses != losses or time.monotonic() - heard > _SILENCE:
+                raise RetryableError(
+                    "jetstream.timeout", "reading what is stored was interrupted", where=stream
+                )
+            while incoming and left:
+                message = incoming.popleft()
+                heard = time.monotonic()
+                place_, reply, header, _ = message
+                if header[8:9] == b" ":
+                    if window.status(message) is Status.LOST:
+                        raise RetryableError(
+                            "jetstream.timeout", "a consumer was lost", where=stream
+                        )
+                    continue
+                window.asked -= 1
+                left -= 1
+                yield Seen(sequences(reply)[0], place_.decode(), header)
+    finally:
+        connection.unsubscribe(subscription)
+        api.delete_consumer(connection, stream, name)

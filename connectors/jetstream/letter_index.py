@@ -1,0 +1,76 @@
+"""Looks through the dead letters of all sinks, beside the flows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from connectors.jetstream import api
+from connectors.jetstream.dead_letters import read_letter, remove_letters
+from connectors.jetstream.headers_only import headers_of
+from connectors.jetstream.letters import STREAM, letter_subject, read_head, share_subjects
+from connectors.jetstream.schemas import SchemaStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from connectors.contracts import Delivered
+    from connectors.jetstream.connection import Connection
+    from connectors.letters import Head
+
+
+class Opened(NamedTuple):
+    """A letter with its content."""
+
+    head: Head
+    change: Delivered
+
+
+def heads(connection: Connection, sink: str = "") -> Iterator[Head]:
+    """What is known of every letter, of one sink or of all.
+
+    Raises:
+        RetryableError: NATS does not answer.
+        ConfigError: We are not allowed to read them.
+    """
+    if api.stream_info(connection, STREAM) is None:
+        return
+    subject = share_subjects(sink, "*") if sink else f"{STREAM}.>"
+    for seen in headers_of(connection, STREAM, subject):
+        head = read_head(seen.subject, seen.header)
+        if head is not None:
+            yield head
+
+
+def read(connection: Connection, chosen: Sequence[Head]) -> Iterator[Opened]:
+    """Letters with their contents; those that are gone meanwhile are left out.
+
+    Raises:
+        GapError: A shape, or a large row, is gone.
+        RetryableError: NATS does not answer.
+    """
+    schemas = SchemaStore(connection)
+    for head in chosen:
+        message = api.last_message(connection, STREAM, _subject(head))
+        if message is not None:
+            yield Opened(head, read_letter(connection, schemas, head.sequence, message))
+
+
+def drop(connection: Connection, chosen: Sequence[Head]) -> None:
+    """Delete letters that no flow waits for: of a sink or a stream that is no more.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    subjects = [_subject(head) for head in chosen]
+    large = [_subject(head) for head in chosen if head.large]
+    remove_letters(connection, subjects, large)
+
+
+def created(connection: Connection, stream: str) -> str:
+    """When a stream was created; empty when there is none."""
+    info = api.stream_info(connection, stream)
+    return info.created if info else ""
+
+
+def _subject(head: Head) -> str:
+    return letter_subject(head.sink, head.stream, head.created, head.sequence)

@@ -1,0 +1,270 @@
+"""Writes a share's batches, and puts aside what the target refuses: one bad row stops nothing.
+
+A batch that is refused is written again in pieces until the culprit is alone, or at once without
+it where the target names it. The culprit becomes a dead letter, and later changes of its row are
+parked behind it (`parking`). A letter is stored for good before the target's offset passes its
+change; after a crash between the two the change comes once more, and is known for a letter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from connectors.contracts import Batch
+from connectors.errors import PermanentError
+from connectors.letters import LetterAnswer, State
+from connectors.subjects import topic_of
+from dataflows.parking import Parking, refusal, refused, rows_of, sort, together
+from dataflows.pieces import flat, transactions, units
+from dataflows.replaying import Replay
+from dataflows.telling import Telling
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from connectors.contracts import Claim, Delivered, Sink
+    from connectors.letters import Letter, LetterRequest, LetterStore
+    from dataflows.options import OnRefusal
+    from dataflows.pieces import Unit
+
+
+class DeadLetterWriter:
+    """A `contracts.SinkWriter` that goes on behind what the target refuses.
+
+    Args:
+        sink: The target.
+        claim: The right to write.
+        letters: Where what it refuses is put aside.
+        on_refusal: What becomes of later changes of the same row.
+        reprocess: What a letter is once the present pipelines and the sink's steps have made it.
+
+    Raises:
+        FencedError: A newer claim exists.
+        RetryableError: The flow stops while it waits for the letters' store.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        claim: Claim,
+        letters: LetterStore,
+        on_refusal: OnRefusal,
+        reprocess: Callable[[Delivered], list[Delivered]],
+    ) -> None:
+        self._sink, self._claim, self._letters = sink, claim, letters
+        self._on_refusal, self._reprocess = on_refusal, reprocess
+        self._parking = Parking(letters.load())
+        self._writer = sink.open(claim)
+        self._stored = 0
+        self._whole = sink.whole_transactions
+        # Changes up to here have come, and a flush stores them.
+        self._settled = min(claim.offsets[subject] for subject in claim.share.subjects)
+        # Given to the writer and not known to be stored.
+        self._kept: deque[Batch] = deque()
+        self._origins: dict[int, Delivered] = {}
+        self._telling = Telling(claim.share)
+
+    @property
+    def stored(self) -> int:
+        """As in `contracts.SinkWriter`."""
+        return max(self._stored, self._writer.stored)
+
+    def write(self, batch: Batch) -> None:
+        """As in `contracts.SinkWriter`; what is refused becomes a dead letter.
+
+        Raises:
+            PermanentError: A change is refused, and `on_refusal` is `stop`.
+        """
+        self._origins.update(batch.origins)
+        changes = self._sort(batch.changes)
+        if changes is not batch.changes:
+            batch = Batch(batch.claim, changes, batch.upto, batch.complete)
+        self._settled = batch.complete if self._whole else batch.upto
+        self._give(batch)
+        self._prune()
+
+    def flush(self) -> None:
+        """As in `contracts.SinkWriter`."""
+        try:
+            self._writer.flush()
+        except PermanentError as error:
+            self._recover(error)
+            self.flush()
+        self._prune()
+
+    def close(self) -> None:
+        """As in `contracts.SinkWriter`."""
+        self._writer.close()
+        self._letters.close()
+
+    def carry_out(self, request: LetterRequest) -> LetterAnswer | None:
+        """Do what the owner asks; None: not before changes have come that are still to come.
+
+        Raises:
+            FencedError: A newer claim exists.
+            RetryableError: The flow stops meanwhile; what was done counts.
+        """
+        if request.created != self._claim.share.created:
+            return LetterAnswer(gone=len(request.sequences))
+        # After a crash what lies before a letter comes once more, and is to be applied first.
+        if any(each > self._settled for each in self._parking.group(request.sequences)):
+            return None
+        self._letters.check()
+        if request.action == "discard":
+            return self._discard(request.sequences)
+        self.flush()
+        replay = Replay(self._parking, self._letters, self._reprocess, self._attempt)
+        return replay.run(request.sequences)
+
+    def _discard(self, sequences: Sequence[int]) -> LetterAnswer:
+        known = [sequence for sequence in sequences if sequence in self._parking]
+        self._letters.delete(known)
+        for sequence in known:
+            self._parking.remove(sequence)
+        return LetterAnswer(discarded=len(known), gone=len(sequences) - len(known))
+
+    def _attempt(self, changes: list[Delivered]) -> PermanentError | None:
+        """Have letters stored once more; returns the refusal."""
+        try:
+            self._writer.replay(changes)
+        except PermanentError as error:
+            self._reopen()
+            # Of a transaction that has not ended the writer held the beginning.
+            kept = [*self._kept]
+            self._kept.clear()
+            for batch in kept:
+                changes = [each for each in batch.changes if each.sequence > self._stored]
+                self._give(Batch(batch.claim, changes, batch.upto, batch.complete))
+            return error
+        return None
+
+    def _give(self, batch: Batch) -> None:
+        """Hand a batch to the writer, and keep it until it is stored."""
+        last = self._kept[-1] if self._kept else None
+        if last is not None and not batch.changes:
+            self._kept[-1] = Batch(last.claim, last.changes, batch.upto, batch.complete)
+        else:
+            self._kept.append(batch)
+        try:
+            self._writer.write(batch)
+        except PermanentError as error:
+            self._recover(error)
+
+    def _prune(self) -> None:
+        stored = self.stored
+        while self._kept and self._kept[0].upto <= stored:
+            self._kept.popleft()
+        if self._origins:
+            self._origins = {at: each for at, each in self._origins.items() if at > stored}
+
+    def _sort(self, changes: list[Delivered]) -> list[Delivered]:
+        """Put aside what is not to be written; returns the rest."""
+        if not self._parking and not any(change.failed for change in changes):
+            return changes
+        parks = self._on_refusal != "skip"
+        found = sort(self._parking, changes, self._origins, parks=parks)
+        if self._on_refusal == "stop":
+            for letter in found.letters:
+                if letter.state is State.FAILED:
+                    raise _stopped(letter)
+        self._put(found.letters)
+        for topic, sequence in found.truncated:
+            self._letters.mark(topic, sequence)
+        return found.kept
+
+    def _put(self, letters: list[Letter]) -> None:
+        if letters:
+            self._letters.put(letters)
+            self._telling.put_aside(letters)
+
+    def _reopen(self) -> None:
+        self._stored = self.stored
+        self._writer.close()
+        self._writer = self._sink.open(self._claim)
+
+    def _recover(self, error: PermanentError) -> None:
+        """Write what is not stored in pieces, and put aside the changes that are refused."""
+        if self._on_refusal == "stop" or not self._kept:
+            raise error
+        last = self._kept[-1]
+        changes = [change for batch in self._kept for change in batch.changes]
+        # Of a transaction that has not ended the sink has stored nothing yet.
+        end = last.complete if self._whole else last.upto
+        open_end = [change for change in changes if change.sequence > end]
+        left = self._cut([change for change in changes if change.sequence <= end])
+        if any(change.sequence == error.sequence for change in open_end) or not left:
+            left, open_end = [*left, *units(open_end)], []
+        if not left:
+            raise error
+        left, size = self._after_refusal(left, left, error)
+        while left:
+            piece = left[:size]
+            sorted_ = self._sort(flat(piece))
+            upto = piece[-1][-1].sequence
+            try:
+                if sorted_:
+                    self._writer.write(Batch(self._claim, sorted_, upto, upto))
+                    self._writer.flush()
+            except PermanentError as again:
+                left, size = self._after_refusal(left, piece, again)
+            else:
+                left = left[size:]
+                size *= 2
+        self._kept.clear()
+        self._give(Batch(self._claim, self._sort(open_end), last.upto, last.complete))
+
+    def _cut(self, changes: list[Delivered]) -> list[Unit]:
+        return transactions(changes) if self._whole else units(changes)
+
+    def _after_refusal(
+        self, left: list[Unit], piece: list[Unit], error: PermanentError
+    ) -> tuple[list[Unit], int]:
+        """Begin anew behind what is stored; put the culprit aside if it is known.
+
+        Returns:
+            What is left, and how much of it to try next.
+        """
+        self._reopen()
+        left = [unit for unit in left if unit[-1].sequence > self._stored]
+        piece = [unit for unit in piece if unit[-1].sequence > self._stored]
+        size = max(1, len(piece) // 2)
+        for at, unit in enumerate(piece):
+            if any(change.sequence == error.sequence for change in unit):
+                self._refuse([c for c in unit if c.sequence == error.sequence], error)
+                rest = [change for change in unit if change.sequence != error.sequence]
+                return [*left[:at], *([rest] if rest else []), *left[at + 1 :]], size
+        if len(piece) == 1:
+            smaller = units(piece[0])
+            if len(smaller) > 1:
+                return [*smaller, *left[1:]], max(1, len(smaller) // 2)
+            self._refuse(piece[0], error)
+            left = left[1:]
+        return left, size
+
+    def _refuse(self, changes: list[Delivered], error: PermanentError) -> None:
+        """Make dead letters of changes that were refused."""
+        reason = refusal(error)
+        parks = self._on_refusal == "park"
+        letters = []
+        for unit in together(changes):
+            sequence = unit[0].sequence
+            if sequence in self._parking:
+                continue
+            origin = self._origins.get(sequence)
+            rows = rows_of([*unit, origin] if origin else unit)
+            topic = topic_of(unit[0].subject)
+            letter = refused(sequence, topic, rows, reason, parks=parks)
+            self._parking.add(sequence, topic, letter.rows)
+            letters.append(letter)
+        self._put(letters)
+
+
+def _stopped(letter: Letter) -> PermanentError:
+    return PermanentError(
+        letter.reason.code,
+        letter.reason.message,
+        where=letter.topic,
+        cure="mend the pipeline, or let the sink put such changes aside: `on_refusal: park`",
+        sequence=letter.sequence,
+    )
