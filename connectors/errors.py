@@ -64,6 +64,8 @@ class PermanentError(WaxtapError):
     Attributes:
         sequence: The stream's sequence of the change that is refused; 0 when all that is known is
             that it is among those that were written.
+        also: The refusals of further changes that were written with it, each with its sequence,
+            where the target tells them all at once.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PermanentError(WaxtapError):
     ) -> None:
         super().__init__(code, message, where=where, cure=cure)
         self.sequence = sequence
+        self.also: tuple[PermanentError, ...] = ()
 
 
 class FatalError(WaxtapError):

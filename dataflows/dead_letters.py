@@ -228,36 +228,43 @@ class DeadLetterWriter:
         self._reopen()
         left = [unit for unit in left if unit[-1].sequence > self._stored]
         piece = [unit for unit in piece if unit[-1].sequence > self._stored]
-        size = max(1, len(piece) // 2)
-        for at, unit in enumerate(piece):
-            if any(change.sequence == error.sequence for change in unit):
-                self._refuse([c for c in unit if c.sequence == error.sequence], error)
-                rest = [change for change in unit if change.sequence != error.sequence]
-                return [*left[:at], *([rest] if rest else []), *left[at + 1 :]], size
-        if len(piece) == 1:
+        # A target that names several names all: then what is left of the piece will do.
+        size = max(1, len(piece) if error.also else len(piece) // 2)
+        reasons = {each.sequence: each for each in (error, *error.also)}
+        named = [unit for unit in together(flat(piece)) if unit[0].sequence in reasons]
+        if not named and len(piece) == 1:
             smaller = units(piece[0])
             if len(smaller) > 1:
                 return [*smaller, *left[1:]], max(1, len(smaller) // 2)
-            self._refuse(piece[0], error)
-            left = left[1:]
+            named = together(piece[0])
+        gone = self._refuse([(unit, reasons.get(unit[0].sequence, error)) for unit in named])
+        if gone:
+            rests = [[change for change in unit if change.sequence not in gone] for unit in left]
+            left = [rest for rest in rests if rest]
         return left, size
 
-    def _refuse(self, changes: list[Delivered], error: PermanentError) -> None:
-        """Make dead letters of changes that were refused."""
-        reason = refusal(error)
+    def _refuse(self, culprits: list[tuple[Unit, PermanentError]]) -> set[int]:
+        """Make dead letters of changes that were refused; returns their sequences.
+
+        Those that wait behind one of them are no letters yet: they are parked when their turn has
+        come.
+        """
         parks = self._on_refusal == "park"
         letters = []
-        for unit in together(changes):
+        for unit, error in culprits:
             sequence = unit[0].sequence
-            if sequence in self._parking:
-                continue
             origin = self._origins.get(sequence)
-            rows = rows_of([*unit, origin] if origin else unit)
-            topic = topic_of(unit[0].subject)
-            letter = refused(sequence, topic, rows, reason, parks=parks)
-            self._parking.add(sequence, topic, letter.rows)
+            known = [*unit, origin] if origin else unit
+            topics, rows = {topic_of(change.subject) for change in known}, rows_of(known)
+            if sequence in self._parking or (
+                parks and self._parking.blocking(topics, rows, sequence)
+            ):
+                continue
+            letter = refused(sequence, topic_of(unit[0].subject), rows, refusal(error), parks=parks)
+            self._parking.add(sequence, letter.topic, letter.rows)
             letters.append(letter)
         self._put(letters)
+        return {letter.sequence for letter in letters}
 
 
 def _stopped(letter: Letter) -> PermanentError:

@@ -66,14 +66,16 @@ class Replay:
                 size = min(size * 2, _PIECE)
                 continue
             names = [each.sequence for each in ready]
-            culprit = error.sequence if error.sequence in names else 0
+            reasons = {each.sequence: each for each in (error, *error.also)}
             if len(ready) == 1:
-                culprit = names[0]
-            if culprit:
-                self._stays(culprit, refusal(error))
-                names.remove(culprit)
-            left = [*names, *left]
-            size = max(1, len(ready) // 2)
+                reasons.setdefault(names[0], error)
+            for name in names:
+                if name in reasons and not self._waits(name):
+                    self._stays(name, refusal(reasons[name]))
+            left = [*(name for name in names if name not in reasons), *left]
+            # A target that names several names all: then what is left of the piece will do.
+            if not error.also:
+                size = max(1, len(ready) // 2)
         return self._answer
 
     def _prepare(self, sequences: Sequence[int]) -> list[_Ready]:

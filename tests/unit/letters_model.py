@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from connectors.letters import Letter, Reason
     from dataflows.options import OnRefusal
 
+Names = Literal["none", "first", "all"]
 Kind = Literal["transactions", "whole", "versions", "plain"]
 
 SHARE = Share("warehouse", "CDC_shop", "2026-01-01T00:00:00Z", ("CDC.shop.>",))
@@ -70,7 +71,7 @@ class World:
 
     Attributes:
         kind: How the target works.
-        names: Whether the target names the change that it refuses.
+        names: Which changes the target names when it refuses some.
         refused: Sequences that the target refuses, or on which the pipeline fails.
         fuse: How many more steps are stored before the flow dies; None: it lives.
         applied: Sequences in the order in which the target took them, by row.
@@ -78,7 +79,7 @@ class World:
     """
 
     kind: Kind = "transactions"
-    names: bool = True
+    names: Names = "first"
     stream: list[Delivered] = field(default_factory=list)
     refused: set[int] = field(default_factory=set)
     rows: dict[tuple[str, str], tuple[int, int | None]] = field(default_factory=dict)
@@ -249,7 +250,7 @@ class ModelWriter:
         bad = [each for each in changes if each.sequence in world.refused]
         if world.kind in ("transactions", "whole"):
             if bad:
-                raise self._refusal(bad[0])
+                raise self._refusal(bad)
             # Rows and offset are one step: nothing is between them.
             world.step()
             for each in changes:
@@ -264,12 +265,17 @@ class ModelWriter:
             world.step()
             world.apply(each)
         if bad:
-            raise self._refusal(bad[0])
+            raise self._refusal(bad)
 
-    def _refusal(self, culprit: Delivered) -> PermanentError:
+    def _refusal(self, culprits: Sequence[Delivered]) -> PermanentError:
         self._broken = True
-        sequence = culprit.sequence if self._world.names else 0
-        return PermanentError("model.refused", "no", where="a", sequence=sequence)
+        names = self._world.names
+        named = [each.sequence for each in culprits] if names != "none" else [0]
+        first, *more = [
+            PermanentError("model.refused", "no", where="a", sequence=each) for each in named
+        ]
+        first.also = tuple(more) if names == "all" else ()
+        return first
 
 
 class ModelLetters:

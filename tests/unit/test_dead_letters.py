@@ -13,9 +13,10 @@ from tests.unit.letters_model import Crash, World, change, request
 
 if TYPE_CHECKING:
     from connectors.contracts import Delivered
-    from tests.unit.letters_model import Kind
+    from tests.unit.letters_model import Kind, Names
 
 KINDS: list[Kind] = ["transactions", "whole", "versions", "plain"]
+NAMES: list[Names] = ["none", "first", "all"]
 
 
 @st.composite
@@ -107,11 +108,11 @@ def check(world: World) -> None:
             assert each.sequence in taken or each.sequence in world.letters
 
 
-@pytest.mark.parametrize("names", [True, False], ids=["named", "unnamed"])
+@pytest.mark.parametrize("names", NAMES)
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 def test_the_target_ends_as_the_source_has_ended(
-    kind: Kind, names: bool, data: st.DataObject
+    kind: Kind, names: Names, data: st.DataObject
 ) -> None:
     stream = data.draw(streams())
     refused = {each.sequence for each in stream if each.failed}

@@ -83,23 +83,42 @@ class Changer:
         """Apply changes one by one.
 
         Raises:
-            PermanentError: One is refused; it is named.
+            PermanentError: Some are refused: the first of them, which names the others in `also`.
             psycopg.Error: A transient failure.
         """
+        refused: list[PermanentError] = []
+        session.execute(b"SAVEPOINT waxtap_change")
         for change in changes:
             try:
                 self._applier.apply(session, self._collapser.collapse([change]))
-            except psycopg.Error as error:
-                table = change.table
-                if is_transient(error) or table is None:
-                    raise
-                found = f", found by {', '.join(table.key)}," if table.key else ""
-                raise refusal(
-                    error,
-                    f"sequence {change.sequence}{found} is refused",
-                    f"{table.schema}.{table.name}",
-                    change.sequence,
-                ) from error
+            except (psycopg.Error, PermanentError) as error:
+                refused.append(_refused(change, error))
+                session.execute(b"ROLLBACK TO SAVEPOINT waxtap_change")
+            else:
+                session.execute(b"RELEASE SAVEPOINT waxtap_change; SAVEPOINT waxtap_change")
+        session.execute(b"RELEASE SAVEPOINT waxtap_change")
+        if refused:
+            first, *more = refused
+            first.also = tuple(more)
+            raise first
+
+
+def _refused(change: Delivered, error: psycopg.Error | PermanentError) -> PermanentError:
+    table = change.table
+    if isinstance(error, PermanentError):
+        error.sequence = change.sequence
+        return error
+    if is_transient(error) or table is None:
+        raise error
+    found = f", found by {', '.join(table.key)}," if table.key else ""
+    refused = refusal(
+        error,
+        f"sequence {change.sequence}{found} is refused",
+        f"{table.schema}.{table.name}",
+        change.sequence,
+    )
+    refused.__cause__ = error
+    return refused
 
 
 def refused_together(error: psycopg.Error, changes: Sequence[Delivered]) -> PermanentError:

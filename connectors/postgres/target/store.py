@@ -158,16 +158,14 @@ class Store:
         """Apply changes and `seal` them in one transaction; `again`: one by one where need be."""
         try:
             self._transaction(changes, seal, one_by_one=False)
-        except PermanentError:
-            self._changer.forget()
-            raise
-        except psycopg.Error as error:
-            if is_transient(error):
+        except (psycopg.Error, PermanentError) as error:
+            if isinstance(error, psycopg.Error) and is_transient(error):
                 raise
             self._changer.forget()
             if not again:
                 raise
-            # collapsed, rows may stand in each other's way where in their order they do not
+            # collapsed, rows may stand in each other's way where in their order they do not; and
+            # of several that are refused all are told
             self._transaction(changes, seal, one_by_one=True)
 
     def _transaction(
