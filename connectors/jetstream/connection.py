@@ -330,14 +330,14 @@ class Connection:
     ) -> Incoming:
         self._requests += 1
         reply = f"{self._inbox}.{self._requests}"
-        head = f"NATS/1.0\r\n{headers}\r\n" if headers else ""
+        head = f"NATS/1.0\r\n{headers}\r\n".encode() if headers else b""
         sizes = f"{len(head)} {len(head) + len(payload)}" if headers else str(len(payload))
         verb = "HPUB" if headers else "PUB"
         future: asyncio.Future[Incoming] = self._loop.create_future()
         self._waiting[reply] = future
         try:
             self._client.send(
-                f"{verb} {subject} {reply} {sizes}\r\n{head}".encode() + payload + b"\r\n"
+                f"{verb} {subject} {reply} {sizes}\r\n".encode() + head + payload + b"\r\n"
             )
             async with asyncio.timeout(timeout):
                 return await future
