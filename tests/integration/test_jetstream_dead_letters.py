@@ -1,4 +1,4 @@
-"""The stream of dead letters on a real server: who may store, what is stored, and when it is full."""
+"""The stream of dead letters on a real server: who may store what, and what if it is full."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from connectors.letters import Asked, Letter, LetterAnswer, LetterRequest, Reaso
 from tests.integration.streams import SUBJECT, TABLE, Background, change, position, publish, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tests.servers.nats import NatsFactory
 
@@ -101,12 +101,13 @@ def test_letters_of_an_older_flow_are_refused(nats: NatsSpec, publisher: Publish
     old = DeadLetters(nats, SPEC, older, threading.Event())
     new = DeadLetters(nats, SPEC, newer, threading.Event())
     new.put([letter(3, 1)])
-    for attempt in (
+    attempts: list[Callable[[], object]] = [
         lambda: old.put([letter(4, 1)]),
         lambda: old.mark("db.users", 4),
         lambda: old.failed_again(3, REASON),
         old.check,
-    ):
+    ]
+    for attempt in attempts:
         with pytest.raises(FencedError):
             attempt()
     new.check()
