@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from connectors.errors import PermanentError
+from connectors.letters import LetterAnswer, LetterRequest, State
 from tests.unit.letters_model import Crash, World, change, request
 
 if TYPE_CHECKING:
@@ -121,3 +123,106 @@ def test_the_target_ends_as_the_source_has_ended(
         run(world, data.draw(actions))
     assert not world.letters
     assert world.visible() == world.expected()
+
+
+def world(*refused: int, names: Names = "first", kind: Kind = "transactions") -> World:
+    stream = [change(number, key=number % 7 + 1) for number in range(1, 22)]
+    return World(kind, names, stream, set(refused))
+
+
+def test_a_sink_that_is_to_stop_stops() -> None:
+    for names in NAMES:
+        made = world(5, names=names)
+        writer = made.writer("stop")
+        writer.write(made.batch(0, 10))
+        with pytest.raises(PermanentError):
+            writer.flush()
+        assert not made.letters
+    broken = World(stream=[change(1, failed=True)])
+    with pytest.raises(PermanentError, match=r"filter\.broken"):
+        broken.writer("stop").write(broken.batch(0, 1))
+
+
+def test_a_sink_that_skips_goes_on_with_the_row() -> None:
+    made = world(1)
+    writer = made.writer("skip")
+    with capture_logs() as logs:
+        writer.write(made.batch(0, 21))
+        writer.flush()
+    assert [letter.state for letter in made.letters.values()] == [State.SKIPPED]
+    assert made.offset == 21
+    assert len(made.visible()) == 7
+    assert [each["sequence"] for each in logs] == [1]
+
+
+def test_rows_without_trouble_are_written_once_and_as_they_came() -> None:
+    made = world()
+    writer = made.writer()
+    batch = made.batch(0, 21)
+    writer.write(batch)
+    writer.flush()
+    assert made.attempts == 1
+    assert writer.stored == 21
+
+
+@pytest.mark.parametrize(("names", "most"), [("none", 2100), ("first", 1100), ("all", 3)])
+def test_many_refused_rows_cost_no_more_than_one_try_each(names: Names, most: int) -> None:
+    made = World("transactions", names, [change(n, key=n) for n in range(1, 1001)])
+    made.refused = set(range(1, 1001))
+    writer = made.writer()
+    with capture_logs() as logs:
+        writer.write(made.batch(0, 1000))
+        writer.flush()
+    assert len(made.letters) == 1000
+    assert made.attempts <= most
+    assert len(logs) == 1
+
+
+def test_one_refused_row_among_a_thousand_is_found_soon() -> None:
+    made = World("transactions", "none", [change(n, key=n) for n in range(1, 1001)], {617})
+    writer = made.writer()
+    with capture_logs():
+        writer.write(made.batch(0, 1000))
+        writer.flush()
+    assert list(made.letters) == [617]
+    assert made.attempts < 40
+
+
+def test_a_letter_that_fails_again_stays_and_what_is_behind_it() -> None:
+    made = world(1)
+    writer = made.writer()
+    with capture_logs():
+        writer.write(made.batch(0, 21))
+        writer.flush()
+    assert sorted(made.letters) == [1, 8, 15]
+    answer = writer.carry_out(request([8]))
+    assert answer == LetterAnswer(failed=1, waiting=2, error="[model.refused] a: no")
+    assert made.again == [(1, "model.refused")]
+    made.refused.clear()
+    assert writer.carry_out(request([15])) == LetterAnswer(replayed=3)
+    assert writer.carry_out(request([15])) == LetterAnswer(gone=1)
+
+
+def test_a_discarded_letter_lets_what_is_behind_it_wait() -> None:
+    made = world(1)
+    writer = made.writer()
+    with capture_logs():
+        writer.write(made.batch(0, 14))
+        writer.flush()
+        answer = writer.carry_out(request([1, 99], "discard"))
+        assert answer == LetterAnswer(discarded=1, gone=1)
+        writer.write(made.batch(14, 7))
+        writer.flush()
+    assert sorted(made.letters) == [8, 15]
+
+
+def test_letters_of_another_stream_are_left_alone() -> None:
+    made = world(1)
+    writer = made.writer()
+    with capture_logs():
+        writer.write(made.batch(0, 14))
+        writer.flush()
+    other = request([1], "discard")
+    other = LetterRequest(other.action, "2030-01-01T00:00:00Z", other.sequences)
+    assert writer.carry_out(other) == LetterAnswer(gone=1)
+    assert 1 in made.letters
