@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, RootModel, model_validator
 
 from dataflows.filters import check_filter
 from dataflows.routing import TablePattern, check_template
+from dataflows.stateful_options import StatefulSpec
 from dataflows.transforms.spec import Transforms, TransformSpec
 
 FilterText = Annotated[
@@ -30,7 +31,7 @@ class PythonTransforms(RootModel[tuple[str, ...]]):
     """The functions that `python` transforms may call: `package.module:function`, with `*`."""
 
 
-class PipelineSpec(BaseModel):
+class PipelineSpec(StatefulSpec):
     """Which changes are stored, how changed, and where."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -72,11 +73,6 @@ class PipelineSpec(BaseModel):
         if self.topic is None and any(one.name == "outbox" for one in self.transform):
             return "outbox.event.{aggregatetype}"
         return self.topic
-
-    @property
-    def stateful(self) -> bool:
-        """Whether steps with state of their own follow."""
-        return False
 
 
 def check_sink_transforms(transforms: tuple[TransformSpec, ...]) -> tuple[TransformSpec, ...]:
