@@ -73,7 +73,7 @@ def build(config: Config, chosen: str) -> tuple[Dataflow, dict[str, list[str]]]:
     }
     if sources:
         capture.add_capture(dataflow, config, sources)
-        parts |= capture.parts(sources)
+        parts |= capture.parts(config, sources)
     for name, sink in config.sinks.items():
         if chosen in ("", f"deliver/{name}"):
             deliver.add_delivery(dataflow, config, sink)

@@ -31,10 +31,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Captured:
-    """A chunk, and the right to store it in its source's stream."""
+    """A chunk, and the right to store it in its source's stream.
+
+    Attributes:
+        claim: The right to write the stream.
+        chunk: The changes.
+        lineage: Names the memory of the source's stateful steps; empty where it has none.
+        past: The stream stands behind the chunk already: it is there for that memory alone.
+    """
 
     claim: StreamClaim
     chunk: Chunk
+    lineage: str = ""
+    past: bool = False
 
 
 @dataclass(slots=True)
@@ -48,6 +57,9 @@ class Routed:
         resume: The state of the checkpoint before it, for a cut inside the chunk.
         makers: The pipeline of each message, by name; empty unless one of the source's pipelines
             has steps with a state of their own.
+        origins: What each message was made of, where there are makers.
+        lineage: As in `Captured`.
+        past: As in `Captured`.
     """
 
     claim: StreamClaim
@@ -55,6 +67,9 @@ class Routed:
     checkpoint: Checkpoint
     resume: dict[str, str]
     makers: list[str] = field(default_factory=list)
+    origins: list[Change] = field(default_factory=list)
+    lineage: str = ""
+    past: bool = False
 
 
 class Pipelines(Protocol):
@@ -99,15 +114,27 @@ class ConfiguredPipelines:
         chunk = captured.chunk
         messages: list[tuple[str, Change]] = []
         makers: list[str] = []
+        origins: list[Change] = []
         for change in chunk.changes:
             before = len(messages)
             for pipeline in self._of(change.table):
                 messages += pipeline.apply(change)
                 if self._stateful:
-                    makers += [pipeline.name] * (len(messages) - len(makers))
+                    made = len(messages) - len(makers)
+                    makers += [pipeline.name] * made
+                    origins += [change] * made
             if change.last and len(messages) != before + 1:
                 _mark_last(messages, before, change.transaction)
-        return Routed(captured.claim, messages, chunk.checkpoint, chunk.resume, makers)
+        return Routed(
+            captured.claim,
+            messages,
+            chunk.checkpoint,
+            chunk.resume,
+            makers,
+            origins,
+            captured.lineage,
+            captured.past,
+        )
 
     def _of(self, table: TableSchema | None) -> list[Pipeline]:
         version = table.hash if table else ""

@@ -170,6 +170,7 @@ def test_every_flow_or_one_of_them_is_built() -> None:
     _, everything = build(config, "")
     assert everything == {
         "waxtap.capture": ["crm", "shop"],
+        "waxtap.remember": [],
         "waxtap.publish": ["CDC_crm", "CDC_shop"],
         "waxtap.deliver_warehouse": ["CDC_crm", "CDC_shop"],
         "waxtap.write_warehouse": ["CDC_crm", "CDC_shop"],
@@ -177,7 +178,11 @@ def test_every_flow_or_one_of_them_is_built() -> None:
         "waxtap.write_audit": ["CDC_crm"],
     }
     _, one = build(config, "capture/shop")
-    assert one == {"waxtap.capture": ["shop"], "waxtap.publish": ["CDC_shop"]}
+    assert one == {
+        "waxtap.capture": ["shop"],
+        "waxtap.remember": [],
+        "waxtap.publish": ["CDC_shop"],
+    }
     _, sink = build(config, "deliver/audit")
     assert set(sink) == {"waxtap.deliver_audit", "waxtap.write_audit"}
 
