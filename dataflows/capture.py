@@ -95,9 +95,12 @@ class CaptureSource(FixedPartitionedSource[Captured, "InputState | None"]):
     """
 
     def __init__(
-        self, nats: NatsSpec, sources: Mapping[str, SourceConfig], steps: Mapping[str, str]
+        self,
+        nats: NatsSpec,
+        sources: Mapping[str, SourceConfig],
+        steps: Mapping[str, str] | None = None,
     ) -> None:
-        self._nats, self._sources, self._steps = nats, sources, steps
+        self._nats, self._sources, self._steps = nats, sources, steps or {}
         self._connectors = {
             name: connector(source, source.accept) for name, source in sources.items()
         }

@@ -89,7 +89,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         if not self._backoff.due():
             return ()
         try:
-            claim, checkpoint = open_stream(self._nats, self._config.name, self._config.accept)
+            claim, checkpoint = self._own()
             with placing(f"sources.{self._config.name}", type(self._config.spec).model_fields):
                 reader = self._start(claim, checkpoint)
         except RetryableError as error:
@@ -114,6 +114,10 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
             return ()
         chunk = Chunk(self._config.name, [], checkpoint, checkpoint.state)
         return (self._captured(claim, chunk),)
+
+    def _own(self) -> tuple[StreamClaim, Checkpoint | None]:
+        """Become the only writer of the stream."""
+        return open_stream(self._nats, self._config.name, self._config.accept)
 
     def _start(self, claim: StreamClaim, checkpoint: Checkpoint | None) -> SourceReader | None:
         """Start the source behind a checkpoint; None: something else comes first."""

@@ -12,6 +12,7 @@ import structlog
 from typing_extensions import override
 
 from connectors.errors import GapError
+from connectors.jetstream.examine import verify_own
 from dataflows.capture_source import CapturePartition, connector
 from dataflows.continuity import BEGINNING, CatchingUp, Memory
 from dataflows.pipeline import Captured
@@ -51,6 +52,7 @@ class RememberedPartition(CapturePartition):
     ) -> None:
         super().__init__(nats, config, source)
         self._steps, self._memory = steps, memory
+        self._owned: StreamClaim | None = None
         self._catching_up: CatchingUp | None = None
         self._settling = self._noted = False
 
@@ -68,6 +70,14 @@ class RememberedPartition(CapturePartition):
         return super().next_batch()
 
     @override
+    def _own(self) -> tuple[StreamClaim, Checkpoint | None]:
+        if self._owned is None:
+            return super()._own()
+        # Nothing was written meanwhile by which a newer owner would have been noticed.
+        verify_own(self._nats, self._owned)
+        return self._owned, self._owned.checkpoint
+
+    @override
     def _start(self, claim: StreamClaim, checkpoint: Checkpoint | None) -> SourceReader | None:
         """Start the source, once the memory stands where the stream stands and recovery knows.
 
@@ -83,7 +93,7 @@ class RememberedPartition(CapturePartition):
             return self._source.open(checkpoint)
         if memory.checkpoint.position == goal.position:
             self._reach(memory, goal)
-            self._settling, self._noted = True, False
+            self._owned, self._settling, self._noted = claim, True, False
             return None
         try:
             # A loss that the owner has accepted is still one to the memory.
@@ -98,7 +108,7 @@ class RememberedPartition(CapturePartition):
             after=memory.checkpoint.position or "the beginning",
             up_to=goal.position,
         )
-        self._catching_up = CatchingUp(reader, claim, goal)
+        self._owned, self._catching_up = claim, CatchingUp(reader, claim, goal)
         return None
 
     def _catch_up(self, past: CatchingUp) -> Iterable[Captured]:

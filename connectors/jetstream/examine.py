@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from connectors.errors import FencedError, GapError
+from connectors.errors import FencedError, GapError, RetryableError
 from connectors.jetstream import api
+from connectors.jetstream.connection import connect
 from connectors.jetstream.frames import read_checkpoint, read_headers
 
 if TYPE_CHECKING:
     from connectors.jetstream.connection import Connection
+    from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim
 
 
@@ -49,6 +51,23 @@ def settled(
 def _inside_batch(message: api.StoredMessage) -> bool:
     headers = read_headers(message.hdrs)
     return "Nats-Batch-Id" in headers and "Nats-Batch-Commit" not in headers
+
+
+def verify_own(nats: NatsSpec, claim: StreamClaim) -> None:
+    """Check that a claim under which nothing was written yet still stands.
+
+    Raises:
+        FencedError: A newer claim exists.
+        GapError: As `end_of_own_stream`.
+        RetryableError: NATS does not answer, or refuses.
+    """
+    with connect(nats) as connection:
+        try:
+            end_of_own_stream(connection, claim, claim.sequence)
+        except api.ApiError as error:
+            raise RetryableError(
+                "jetstream.unexamined", error.description, where=claim.stream
+            ) from error
 
 
 def end_of_own_stream(connection: Connection, claim: StreamClaim, acknowledged: int) -> int:

@@ -65,7 +65,7 @@ def test_a_silent_source_does_not_let_the_last_checkpoint_expire(
     monkeypatch.setattr(registry, "source", lambda *_: SilentSource())
     pipeline = DefaultPipeline(Router("shop", {}))
     with (
-        closing(CaptureSource(nats, SOURCES, {}).build_part("capture", "shop", None)) as source,
+        closing(CaptureSource(nats, SOURCES).build_part("capture", "shop", None)) as source,
         closing(StreamSink(nats, SOURCES).build_part("publish", "CDC_shop", None)) as sink,
     ):
         end = time.monotonic() + 5

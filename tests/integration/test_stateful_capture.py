@@ -12,7 +12,7 @@ import pytest
 
 from connectors import registry
 from connectors.contracts import Checkpoint, Chunk
-from connectors.errors import GapError
+from connectors.errors import FencedError, GapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from connectors.jetstream.spec import NatsSpec
@@ -289,6 +289,15 @@ def test_a_memory_of_a_stream_that_was_made_anew_is_forgotten(site: Site) -> Non
     site.log.kept = ""
     finish(site.start())
     assert site.stored() == [1]
+
+
+def test_a_flow_that_is_taken_over_while_it_catches_up_ends(site: Site) -> None:
+    flow = behind(site)
+    flow.run(2)
+    open_stream(site.nats, "shop")
+    with pytest.raises(FencedError):
+        finish(flow)
+    assert site.stored() == [1, 3, 4]
 
 
 def test_a_stretch_of_which_nothing_is_kept_stores_a_checkpoint_an_epoch(site: Site) -> None:
