@@ -84,21 +84,21 @@ class Flips:
         history.append(value)
 
 
-def stored(url: str, patience: float = 90.0) -> Histories:
-    """The histories that the stream tells, read without the project's own code.
+def stored(url: str, topic: str, patience: float = 90.0) -> Histories:
+    """The histories that a topic tells, read without the project's own code.
 
     Returns once the last row is there.
     """
-    return asyncio.run(_stored(url, patience))
+    return asyncio.run(_stored(url, f"CDC.shop.{topic}.0", patience))
 
 
-async def _stored(url: str, patience: float) -> Histories:
+async def _stored(url: str, subject: str, patience: float) -> Histories:
     histories: Histories = defaultdict(list)
     client = await nats.connect(url)
     try:
         js = client.jetstream()
         subscription = await js.subscribe(
-            "CDC.shop.db.items.>",
+            subject,
             stream="CDC_shop",
             ordered_consumer=True,
             config=ConsumerConfig(ack_policy=AckPolicy.NONE),
