@@ -98,6 +98,7 @@ MEASURES: tuple[Measure, ...] = (
         targets=(Target("<=", 10),),
     ),
     Measure("pipeline_python_us", "pipelines: a Python function, a change", "µs", 1),
+    Measure("pipeline_dedupe_us", "pipelines: dedupe by two columns, a change", "µs", 1),
     Measure("recvlogical_per_s", "pg_recvlogical to /dev/null", "changes/s"),
     Measure("rss_recvlogical_mb", "pg_recvlogical: peak memory", "MB", published=False),
     Measure("debezium_noop_per_s", "Debezium doing nothing", "changes/s", published=False),

@@ -14,6 +14,7 @@ import msgspec
 
 from connectors.contracts import UnwrappedChange
 from connectors.subjects import topic_of
+from dataflows.failing import UNREADABLE
 from dataflows.row_memory import short_hash
 from dataflows.transforms.record import key_of_row
 
@@ -31,7 +32,7 @@ _TOPICS = 10_000
 class Fate(Enum):
     """What a change does to its row."""
 
-    # The row begins to be: created, read, or moved here from another key.
+    # The row begins to be: created, read, moved here from another key, or nobody can tell.
     BEGINS = auto()
     # It has another image, or still the same.
     GOES_ON = auto()
@@ -138,16 +139,23 @@ class Fingerprints:
         row = short_hash(topic + change.key.encode())
         if change.op == "d":
             return Fingerprint(Fate.ENDS, table, row)
-        fate, former = Fate.BEGINS, _NOTHING
-        if change.op == "u":
-            key = _former_key(change, schema)
-            if key is None:
-                fate = Fate.GOES_ON
-            elif key:
-                former = short_hash(topic + key.encode())
-        image = self._image(change) if has_images else _NOTHING
-        at = _decode_origin(origin.envelope).source.ts_ms if self._times else 0
+        try:
+            fate, former = self._past(change, schema, topic)
+            image = self._image(change) if has_images else _NOTHING
+            at = _decode_origin(origin.envelope).source.ts_ms if self._times else 0
+        except UNREADABLE:
+            # Whatever it is now, nobody can say that it was the same before.
+            return Fingerprint(Fate.BEGINS, table, row)
         return Fingerprint(fate, table, row, image, former, at)
+
+    def _past(self, change: Change, schema: TableSchema, topic: bytes) -> tuple[Fate, bytes]:
+        """Whether a row begins or goes on, and as which one it did before."""
+        if change.op != "u":
+            return Fate.BEGINS, _NOTHING
+        key = _former_key(change, schema)
+        if key is None:
+            return Fate.GOES_ON, _NOTHING
+        return Fate.BEGINS, short_hash(topic + key.encode()) if key else _NOTHING
 
     def _image(self, change: Change) -> bytes:
         unwrapped = isinstance(change, UnwrappedChange)

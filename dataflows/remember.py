@@ -18,7 +18,7 @@ from dataflows.reporting import remembering
 from dataflows.stateful_steps import EMPTY, PackedSteps, StatefulSteps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from connectors.contracts import Change
     from dataflows.spec import Config
@@ -63,7 +63,7 @@ class Remembering(StatefulBatchLogic[Routed, Routed, "State | None"]):
 
     @override
     @remembering
-    def on_batch(self, values: list[Routed]) -> tuple[Iterable[Routed], bool]:
+    def on_batch(self, values: list[Routed]) -> tuple[list[Routed], bool]:
         return [kept for routed in values if (kept := self._judged(routed))], self.RETAIN
 
     @override

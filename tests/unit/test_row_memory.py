@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflows.row_memory import RowMemory, short_hash
@@ -20,6 +20,7 @@ _ACTIONS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(_ACTIONS, st.integers(1, 8))
 def test_the_rows_that_were_touched_last_are_remembered(
     actions: list[tuple[str, bytes, bytes]], limit: int

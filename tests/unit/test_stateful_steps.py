@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -88,6 +88,7 @@ def restarted(
 _PLACES = st.sets(st.integers(0, 60), max_size=4)
 
 
+@settings(max_examples=60, deadline=None)
 @given(histories(), _PLACES, _PLACES, st.sampled_from([1, 2, 100]), st.booleans())
 def test_a_target_behind_dedupe_has_the_rows_of_the_source(
     changes: list[Change], restarts: set[int], forgetful: set[int], keys: int, some: bool
@@ -102,6 +103,7 @@ def test_a_target_behind_dedupe_has_the_rows_of_the_source(
     assert found == wanted
 
 
+@settings(max_examples=60, deadline=None)
 @given(histories(), _PLACES)
 def test_no_two_neighbouring_images_of_a_row_are_equal_behind_dedupe(
     changes: list[Change], restarts: set[int]
@@ -120,6 +122,7 @@ def test_no_two_neighbouring_images_of_a_row_are_equal_behind_dedupe(
         images[each.key] = image
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     histories(),
     _PLACES,
@@ -142,6 +145,7 @@ def test_a_target_behind_sample_and_throttle_has_the_rows_of_the_source_if_not_t
     assert apply(restarted(spec, changes, restarts, forgetful)).keys() == apply(changes).keys()
 
 
+@settings(max_examples=60, deadline=None)
 @given(histories(), _PLACES, st.floats(0.05, 0.95))
 def test_a_share_is_a_share_of_the_rows_with_all_their_changes(
     changes: list[Change], restarts: set[int], share: float
@@ -176,6 +180,7 @@ def test_a_chosen_row_stays_when_its_key_changes_until_it_ends() -> None:
     assert kept(spec, life) == [0, 1, 2, 3]
 
 
+@settings(max_examples=60, deadline=None)
 @given(histories(), _PLACES, st.integers(1, 3))
 def test_throttle_keeps_at_most_so_many_images_of_a_row_in_an_interval(
     changes: list[Change], restarts: set[int], most: int
@@ -267,6 +272,16 @@ def test_dedupe_tells_a_missing_value_and_a_json_null_from_what_looks_like_them(
     ]
     assert kept(DEDUPE, images) == [0, 1, 3, 4]
     assert kept(EVERYTHING, images) == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("value", [b'"\\ud800"', b"[" * 3000 + b"]" * 3000])
+def test_a_row_that_cannot_be_read_passes(value: bytes) -> None:
+    """Such values are JSON to PostgreSQL, and must not end a flow."""
+    spec = StatefulSpec(dedupe=DedupeSpec(), throttle=ThrottleSpec(every=timedelta(seconds=1)))
+    awkward = change("u", 1, row(1, "@"), row(1, "@"))
+    awkward = awkward._replace(envelope=awkward.envelope.replace(b'"@"', value))
+    others = [change("u", number, row(1, "a"), at=5000) for number in (2, 3)]
+    assert kept(spec, [awkward, awkward, *others]) == [0, 1, 2]
 
 
 def test_a_failed_change_passes_and_nothing_behind_it_is_compared_with_what_was_before() -> None:
