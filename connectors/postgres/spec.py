@@ -62,6 +62,9 @@ class SinkSpec(BaseModel):
         default=False,
         description="apply the source's transactions whole: never commit in the middle of one",
     )
+    parallelism: int = Field(
+        default=1, ge=1, le=16, description="sessions that store rows at once, each its own keys"
+    )
     create_tables: bool = Field(default=True, description="create tables that do not exist yet")
     schema_changes: Literal["add", "ignore", "refuse"] = Field(
         default="add", description="what to do about columns that the target lacks"
@@ -86,4 +89,8 @@ class SinkSpec(BaseModel):
             )
         if "deleted_column" in self.model_fields_set and self.deletes != "soft":
             raise ValueError("deleted_column goes with deletes: soft")
+        if self.transactions and self.parallelism > 1:
+            raise ValueError(
+                "transactions: true stores over one session; leave parallelism out, or 1"
+            )
         return self

@@ -24,6 +24,7 @@ class PostgresSinkAdapter:
     """An empty database of its own on a shared server."""
 
     transactional: ClassVar[bool] = True
+    settings: ClassVar[dict[str, object]] = {}
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server
@@ -69,7 +70,8 @@ class PostgresSinkAdapter:
         self._database.drop()
 
     def _sink(self, dsn: str) -> Sink:
-        spec = registry.sink_spec("postgres").model_validate({"type": "postgres", "dsn": dsn})
+        settings = {"type": "postgres", "dsn": dsn, **self.settings}
+        spec = registry.sink_spec("postgres").model_validate(settings)
         return registry.sink("postgres", "warehouse", spec, sink_context())
 
     def _without_right(self) -> Sink:

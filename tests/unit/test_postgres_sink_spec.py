@@ -32,6 +32,8 @@ def table(schema: str, name: str, *columns: str) -> TableSchema:
         ({"tables": {"public.users": 'crm."users'}}, "not a table's name"),
         ({"tables": {"public.*": "crm.users"}}, "not a table's name"),
         ({"tables": {"public.users": "a", "PUBLIC.users": "b"}}, "named twice"),
+        ({"transactions": True, "parallelism": 2}, "leave parallelism out"),
+        ({"parallelism": 17}, "less than or equal to 16"),
         ({"mode": "merge"}, "'upsert' or 'append'"),
         ({"target_schema": "crm"}, "not permitted"),
     ],

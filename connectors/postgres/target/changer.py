@@ -69,6 +69,13 @@ class Changer:
                     sequence,
                 ) from error
 
+    def entangled(self, changes: Iterable[Delivered]) -> bool:
+        """Whether foreign keys of the target tie prepared tables of the changes to others."""
+        return any(
+            self._target.tied(c)
+            for c in {c.table.hash: c.table for c in changes if c.table}.values()
+        )
+
     def apply(self, session: Session, changes: Iterable[Delivered]) -> None:
         """Apply changes whose tables are prepared, collapsed.
 

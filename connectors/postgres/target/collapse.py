@@ -11,13 +11,13 @@ had been given another parent earlier in the batch).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from connectors.postgres.target.envelope import NULL, Envelope, Timed, committed_at
+from connectors.postgres.target.keys import Keys
 from connectors.postgres.target.steps import (
     Merge,
     Move,
@@ -32,48 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
     from connectors.contracts import Delivered, TableSchema
+    from connectors.postgres.target.keys import Key
     from connectors.postgres.target.steps import Step
-
-# What msgspec does not take as the name of a field.
-_ODD_NAME = re.compile(r'["\\\x00-\x1f]')
-# A key's values: a struct made for the table, or a dictionary where names are odd.
-_Key: TypeAlias = "msgspec.Struct | dict[str, object]"
-
-
-class _Keys:
-    """Reads the key's columns of one table shape out of a key or a row."""
-
-    def __init__(self, table: TableSchema) -> None:
-        kinds = {column.name: column.json for column in table.columns}
-        nested = {"json", "array", "array:base64", "array:json"}
-        self._nested = any(kinds.get(name) in nested for name in table.key)
-        self._names = table.key
-        self.read: Callable[[str | msgspec.Raw], _Key]
-        if any(_ODD_NAME.search(name) for name in table.key):
-            self._nested = True
-            self.read = self._read_odd
-            return
-        fields = [(f"k{index}", Any) for index in range(len(table.key))]
-        names = {f"k{index}": name for index, name in enumerate(table.key)}
-        struct = msgspec.defstruct("Key", fields, rename=names, frozen=True)
-        self.read = msgspec.json.Decoder(struct).decode
-
-    def identity(self, key: _Key) -> Hashable:
-        """Equal for equal keys."""
-        return msgspec.json.encode(key) if self._nested else cast("msgspec.Struct", key)
-
-    def _read_odd(self, data: str | msgspec.Raw) -> _Key:
-        row = msgspec.json.decode(data, type=dict[str, object])
-        lacking = [name for name in self._names if name not in row]
-        if lacking:
-            raise msgspec.ValidationError(f"the key's column {lacking[0]} is missing")
-        return {name: row[name] for name in self._names}
 
 
 @dataclass(slots=True)
 class _Pending:
     table: TableSchema
-    keys: _Keys
+    keys: Keys
     deletes: dict[Hashable, bytes] = field(default_factory=dict)
     rows: dict[Hashable, Row] = field(default_factory=dict)
 
@@ -89,7 +55,7 @@ class Collapser:
     def __init__(self, referenced: Callable[[TableSchema], bool], deleted: str = "") -> None:
         self._referenced = referenced
         self._deleted = deleted
-        self._keys: dict[str, _Keys] = {}
+        self._keys: dict[str, Keys] = {}
         envelope = Timed if deleted else Envelope
         self._envelope: Callable[[bytes], Envelope] = msgspec.json.Decoder(envelope).decode
 
@@ -142,10 +108,10 @@ class Collapser:
         """The member that marks a row as deleted, and the closing brace."""
         return msgspec.json.encode({self._deleted: committed_at(envelope)})[1:]
 
-    def _keys_of(self, table: TableSchema) -> _Keys:
+    def _keys_of(self, table: TableSchema) -> Keys:
         keys = self._keys.get(table.hash)
         if keys is None:
-            keys = self._keys[table.hash] = _Keys(table)
+            keys = self._keys[table.hash] = Keys(table)
         return keys
 
 
@@ -159,7 +125,7 @@ class _Run:
         self._pending: dict[tuple[str, str], _Pending] = {}
         self._has_rows = False
 
-    def table(self, table: TableSchema, keys: _Keys) -> _Pending:
+    def table(self, table: TableSchema, keys: Keys) -> _Pending:
         name = (table.schema, table.name)
         pending = self._pending.get(name)
         if pending is not None and pending.table is not table and pending.table.hash != table.hash:
@@ -190,7 +156,7 @@ class _Run:
         pending.rows[identity] = row
         self._has_rows = True
 
-    def rekey(self, pending: _Pending, old: _Key, identity: Hashable, row: Row) -> None:
+    def rekey(self, pending: _Pending, old: Key, identity: Hashable, row: Row) -> None:
         before = pending.keys.identity(old)
         earlier = pending.rows.get(before)
         if row.missing and earlier is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, cast
+from zlib import crc32
 
 import psycopg
 
@@ -21,7 +22,7 @@ from connectors.postgres.target import replayed
 from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
-    from connectors.contracts import Share
+    from connectors.contracts import Delivered, Share
     from connectors.postgres.target.session import Session
 
 # Taken by whoever creates things in the target, so that two do not collide ("waxtap" in ASCII).
@@ -65,6 +66,17 @@ _REGISTER = (
 )
 _HOLD = (
     b"SELECT 1 FROM waxtap.claims WHERE sink = $1 AND stream = $2 AND epoch = $3 FOR NO KEY UPDATE"
+)
+# Of several sessions of one writer; the claim's row keeps a newer claim waiting all the same.
+_HOLD_TOGETHER = _HOLD.replace(b"FOR NO KEY UPDATE", b"FOR SHARE")
+# A lane's session shows by this lock whose it is.
+_ENLIST = b"SELECT pg_advisory_lock_shared($1::integer, $2::integer)"
+_END_LANES = (
+    b"SELECT pg_terminate_backend(a.pid) FROM pg_locks AS l JOIN pg_stat_activity AS a"
+    b" ON a.pid = l.pid AND a.datid = l.database AND a.datname = current_database()"
+    b" WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.classid::bigint = $1"
+    b" AND ($2::bigint IS NULL OR l.objid::bigint <= $2)"
+    b" AND a.pid <> pg_backend_pid() AND pg_has_role(a.usesysid, 'USAGE')"
 )
 _READ = b"SELECT subject, created, seq FROM waxtap.offsets WHERE sink = $1 AND stream = $2"
 _SHORTEN = (
@@ -115,6 +127,7 @@ def take(session: Session, share: Share) -> Claim:
     deadline = time.monotonic() + _CLAIM_TIMEOUT_S
     while True:
         session.execute(_END_WRITER, (*names, None))
+        session.execute(_END_LANES, (_lock(share), None))
         try:
             with session.transaction():
                 session.execute(_LOCK_ROUND)
@@ -144,6 +157,7 @@ def register(session: Session, claim: Claim) -> dict[str, int]:
     """
     share = claim.share
     session.execute(_END_WRITER, (share.sink, share.stream, claim.epoch))
+    session.execute(_END_LANES, (_lock(share), claim.epoch))
     if session.execute(_REGISTER, (share.sink, share.stream, claim.epoch)).rowcount != 1:
         raise fenced(claim)
     return _counting(_stored(session, share), share)
@@ -164,6 +178,69 @@ def store(session: Session, claim: Claim, upto: int) -> None:
     """Inside a transaction: every subject of the share has everything up to a sequence."""
     share = claim.share
     session.execute(_STORE, (share.sink, share.stream, list(share.subjects), share.created, upto))
+
+
+def enlist(session: Session, claim: Claim) -> None:
+    """Make this session one of the claim's lanes, to be ended by whoever takes over."""
+    session.execute(_ENLIST, (_lock(claim.share), claim.epoch))
+
+
+def hold_together(session: Session, claim: Claim) -> None:
+    """As `hold`, for sessions of one claim that do so at the same time."""
+    share = claim.share
+    if session.execute(_HOLD_TOGETHER, (share.sink, share.stream, claim.epoch)).rowcount != 1:
+        raise fenced(claim)
+
+
+def store_lane(session: Session, claim: Claim, lane: int, count: int, upto: int) -> None:
+    """Inside a transaction: one lane of `count` has all of its changes up to a sequence."""
+    share = claim.share
+    subjects = [_lane_subject(subject, lane, count) for subject in share.subjects]
+    session.execute(_STORE, (share.sink, share.stream, subjects, share.created, upto))
+
+
+def lane_of(key: str | None, count: int) -> int:
+    """The lane in which a row's changes go."""
+    return crc32((key or "").encode()) % count
+
+
+class Ahead:
+    """What lanes have stored beyond the share's offset, perhaps of another number of lanes."""
+
+    def __init__(self, rows: dict[str, int]) -> None:
+        self._rows = {}
+        for name, seq in rows.items():
+            subject, _, place = name.partition(" ")
+            lane, _, count = place.partition("/")
+            self._rows[subject, int(lane), int(count)] = seq
+        self.highest = max(self._rows.values(), default=0)
+
+    def put(self, share: Share, lane: int, count: int, upto: int) -> None:
+        """Note what a lane has stored."""
+        for subject in share.subjects:
+            self._rows[subject, lane, count] = upto
+        self.highest = max(self.highest, upto)
+
+    def has(self, change: Delivered) -> bool:
+        """Whether a lane has stored the change."""
+        return any(
+            change.sequence <= seq
+            and lane_of(change.key, count) == lane
+            and covers(subject, change.subject)
+            for (subject, lane, count), seq in self._rows.items()
+        )
+
+
+def ahead(session: Session, claim: Claim) -> Ahead:
+    """Read what lanes of this or an earlier writer have stored."""
+    share = claim.share
+    return Ahead(
+        {
+            subject: seq
+            for subject, (created, seq) in _all(session, share).items()
+            if " " in subject and created == share.created
+        }
+    )
 
 
 def fenced(claim: Claim) -> FencedError:
@@ -209,9 +286,23 @@ def _counting(rows: dict[str, tuple[str, int]], share: Share) -> dict[str, int]:
 
 
 def _stored(session: Session, share: Share) -> dict[str, tuple[str, int]]:
+    return {name: row for name, row in _all(session, share).items() if " " not in name}
+
+
+def _all(session: Session, share: Share) -> dict[str, tuple[str, int]]:
     cursor = session.execute(_READ, (share.sink, share.stream))
     rows = cast("list[tuple[str, str, int]]", cursor.fetchall())
     return {subject: (created, seq) for subject, created, seq in rows}
+
+
+def _lane_subject(subject: str, lane: int, count: int) -> str:
+    """No subject of NATS has a space, so that a lane's row is told from the share's."""
+    return f"{subject} {lane}/{count}"
+
+
+def _lock(share: Share) -> int:
+    """31 bits for the share: another one with the same is ended once more, and comes back."""
+    return crc32(f"{share.sink} {share.stream}".encode()) >> 1
 
 
 def _one(session: Session, query: bytes, *values: object) -> object:

@@ -42,6 +42,7 @@ class Store:
         self._claim = claim
         self._changer = Changer(spec)
         self._offsets = dict(claim.offsets)
+        self._ahead = offsets.Ahead({})
         self.session: Session | None = None
         self.stored = 0
 
@@ -73,6 +74,7 @@ class Store:
                 cure="start the flow again: it delivers them anew",
             )
         self._offsets = found
+        self._ahead = offsets.ahead(self.session, self._claim)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -83,6 +85,11 @@ class Store:
     def dispose(self) -> None:
         """Let go of everything."""
         self.close()
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The connections that may be at work."""
+        return [self.session] if self.session is not None else []
 
     @property
     def holding(self) -> bool:
@@ -141,13 +148,20 @@ class Store:
 
     def _new(self, changes: list[Delivered]) -> list[Delivered]:
         """Leave out what the subjects already have."""
-        if not changes or changes[0].sequence > max(self._offsets.values()):
+        if not changes:
+            return changes
+        highest = max(self._ahead.highest, *self._offsets.values())
+        if changes[0].sequence > highest:
             return changes
         stored = {
             subject: stored_upto(self._offsets, subject)
             for subject in {change.subject for change in changes}
         }
-        return [change for change in changes if change.sequence > stored[change.subject]]
+        return [
+            change
+            for change in changes
+            if change.sequence > stored[change.subject] and not self._ahead.has(change)
+        ]
 
     def _storing(self, upto: int) -> Callable[[Session], None]:
         return lambda session: offsets.store(session, self._claim, upto)

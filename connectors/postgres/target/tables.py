@@ -98,6 +98,11 @@ class Target:
         """True if foreign keys of the target point to the table."""
         return self._tables[table.hash].referenced
 
+    def tied(self, table: TableSchema) -> bool:
+        """True if foreign keys of the target point to the table or from it."""
+        found = self._tables[table.hash]
+        return found.referenced or bool(found.references)
+
     def forget(self) -> None:
         """Look at every table anew when it is needed next."""
         self._tables.clear()

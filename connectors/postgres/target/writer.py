@@ -21,6 +21,7 @@ from connectors.backoff import jittered
 from connectors.contracts import Batch
 from connectors.errors import RetryableError
 from connectors.postgres.server import one_line
+from connectors.postgres.target.lanes import LanesStore
 from connectors.postgres.target.offsets import fenced
 from connectors.postgres.target.session import is_transient
 from connectors.postgres.target.store import Store
@@ -62,7 +63,7 @@ class PostgresWriter:
     def __init__(self, spec: SinkSpec, claim: Claim, stop: threading.Event) -> None:
         self._claim = claim
         self._stop = stop
-        self._store = WholeStore(spec, claim) if spec.transactions else Store(spec, claim)
+        self._store = _store(spec, claim)
         self._state = threading.Condition()
         self._waiting: deque[Batch] = deque()
         self._letters: Sequence[Delivered] = ()
@@ -178,14 +179,12 @@ class PostgresWriter:
 
     def _hang_up(self) -> None:
         """Break the connection under a statement that may take long; its thread finds out."""
-        session = self._store.session
-        if session is None or session.closed:
-            return
-        try:
-            with socket.socket(fileno=os.dup(session.fileno())) as shared:
-                shared.shutdown(socket.SHUT_RDWR)
-        except (OSError, psycopg.Error):
-            return  # it is broken already
+        for session in self._store.sessions:
+            try:
+                with socket.socket(fileno=os.dup(session.fileno())) as shared:
+                    shared.shutdown(socket.SHUT_RDWR)
+            except (OSError, psycopg.Error):
+                continue  # it is broken already
 
     def _run(self) -> None:
         try:
@@ -285,3 +284,9 @@ class PostgresWriter:
                 )
             if self._closing.wait(min(left, _STOP_POLL_S)):
                 return
+
+
+def _store(spec: SinkSpec, claim: Claim) -> Store:
+    if spec.transactions:
+        return WholeStore(spec, claim)
+    return LanesStore(spec, claim) if spec.parallelism > 1 else Store(spec, claim)
