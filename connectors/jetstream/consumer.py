@@ -141,6 +141,8 @@ class Consumer:
         if self._seen == self._upto:
             return None
         self._upto = self._seen
+        if self._whole and not self._transaction:
+            self._complete = self._seen  # nothing of any topic lies in between
         return Batch(self._claim, changes, self._upto, self._complete)
 
     def confirm(self, sequence: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from connectors.contracts import Claim
+from connectors.contracts import Batch, Checkpoint, Claim
 from connectors.errors import GapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import Connection, connect
@@ -19,9 +20,12 @@ from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.stream import open_stream
 from tests.integration.streams import (
+    SUBJECT,
     TABLE,
     Background,
+    change,
     claim,
+    position,
     positions,
     publish,
     read,
@@ -226,6 +230,40 @@ def test_what_a_sink_does_not_want_moves_its_offset(
 
     until(advanced)
     assert seen == [6]
+
+
+def test_a_reader_of_everything_knows_where_no_transaction_is_cut(
+    nats: NatsSpec, publisher: Publisher
+) -> None:
+    """Also one that ends in a topic which is not read, or that nothing follows."""
+    first = change(1)._replace(transaction="a", last=False)
+    second = change(2)._replace(transaction="a")
+    publisher.publish([(SUBJECT, first)], Checkpoint(position(1), {"lsn": "1"}), {"lsn": "0"})
+    publisher.flush()
+    with closing(Consumer(nats, claim(nats, ["db.users"]), whole=True)) as reader:
+        batch = next_of(reader)
+        assert [found.position for found in batch.changes] == positions(1, 1)
+        assert (batch.upto, batch.complete) == (2, 1)
+        publisher.publish([(OTHER, second)], Checkpoint(position(2), {"lsn": "2"}), {"lsn": "1"})
+        publisher.flush()
+        batch = next_of(reader)
+        assert (batch.changes, batch.upto, batch.complete) == ([], 3, 3)
+        publisher.publish([], Checkpoint(position(2), {"lsn": "9"}), {"lsn": "2"})
+        publisher.flush()
+        batch = next_of(reader)
+        assert (batch.changes, batch.upto, batch.complete) == ([], 4, 4)
+
+
+def next_of(reader: Consumer) -> Batch:
+    found: list[Batch] = []
+
+    def arrived() -> bool:
+        batch = reader.read()
+        found.extend([batch] if batch is not None else [])
+        return bool(found)
+
+    until(arrived)
+    return found[0]
 
 
 def test_a_heartbeat_in_the_wrong_moment_does_not_hold_the_offset(
