@@ -15,6 +15,7 @@ KEYS = {
     "pipeline_filter_us",
     "pipeline_mask_rename_us",
     "pipeline_python_us",
+    "pipeline_dedupe_us",
     "debezium_noop_per_cpu_s",
     "debezium_publish_per_cpu_s",
     "capture_per_cpu_s",

@@ -333,6 +333,7 @@ def test_a_sink_filters_and_changes_what_it_is_given() -> None:
     bad = delivered(change(), sequence=3)
     dead = delivered(change("d")._replace(failed='["users","c","m"]'), sequence=4)
     batch = transform(steps, _batch(good, gone, bad, dead))
+    assert isinstance(batch, Batch)
     first, second, third = batch.changes
     assert row(first) == {"id": 8, "email": 12}
     assert (first.sequence, first.subject) == (1, good.subject)
