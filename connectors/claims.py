@@ -12,6 +12,8 @@ import msgspec
 from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from connectors.contracts import Share
 
 
@@ -61,11 +63,6 @@ def taken_over(entry: Entry, share: Share) -> tuple[dict[str, Offset], dict[str,
         # What a narrower share has not got yet must not be skipped.
         behind = [upto for narrow, upto in known.items() if covers(subject, narrow)]
         own[subject] = min([share.begin, *behind]) if fresh else stored_upto(known, subject)
-    ahead = {
-        subject: upto
-        for subject, upto in known.items()
-        if any(covers(wide, subject) and upto > end for wide, end in own.items())
-    }
     for subject in share.subjects:
         row = rows.get(subject)
         if row is None:
@@ -74,4 +71,19 @@ def taken_over(entry: Entry, share: Share) -> tuple[dict[str, Offset], dict[str,
             rows[subject] = Offset(share.created, begin)
         elif row.created != share.created:
             rows[subject] = Offset(share.created, 0)
-    return rows, own | ahead, forgotten
+    return rows, counting(known, own), forgotten
+
+
+def counting(known: Mapping[str, int], own: Mapping[str, int]) -> dict[str, int]:
+    """The offsets of a claim (`contracts.Claim.offsets`).
+
+    Args:
+        known: What is stored of this stream, by subject.
+        own: Where the share's own subjects stand.
+    """
+    ahead = {
+        subject: upto
+        for subject, upto in known.items()
+        if any(covers(wide, subject) and upto > end for wide, end in own.items())
+    }
+    return {**own, **ahead}

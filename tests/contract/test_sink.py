@@ -603,6 +603,19 @@ def test_topics_that_are_widened_or_narrowed_repeat_nothing(sink_adapter: SinkAd
     assert claim(narrow, other).offsets == {narrow: 9, other: 9}
 
 
+def test_topics_that_are_widened_skip_nothing_that_a_narrower_one_lacks(
+    sink_adapter: SinkAdapter,
+) -> None:
+    narrow, wide = "CDC.shop.db.items.*", "CDC.shop.db.>"
+    first = msgspec.structs.replace(SHARE, subjects=(narrow,))
+    deliver(sink_adapter, sink_adapter.sink().claim(first), [change(5, "c", 2, "a")])
+    later = msgspec.structs.replace(SHARE, subjects=(wide,), begin=30)
+    claim = sink_adapter.sink().claim(later)
+    assert claim.offsets[wide] <= 5
+    deliver(sink_adapter, claim, [change(9, "c", 4, "b"), change(31, "u", 2, "c")])
+    assert sink_adapter.rows() == {2: "c", 4: "b"}
+
+
 def test_a_batch_of_which_a_part_is_stored_is_completed(sink_adapter: SinkAdapter) -> None:
     share = msgspec.structs.replace(SHARE, subjects=("CDC.shop.db.items.*",))
     deliver(sink_adapter, sink_adapter.sink().claim(share), [change(5, "c", 2, "a")])

@@ -16,6 +16,7 @@ from zlib import crc32
 
 import psycopg
 
+from connectors.claims import Entry, Offset, counting, taken_over
 from connectors.contracts import Claim
 from connectors.errors import FencedError, RetryableError
 from connectors.postgres.target import replayed
@@ -85,7 +86,7 @@ _SHORTEN = (
 )
 _RESET = (
     b"INSERT INTO waxtap.offsets AS o (sink, stream, subject, created, seq)"
-    b" SELECT $1, $2, subject, $4, $5 FROM unnest($3::text[]) AS subject"
+    b" VALUES ($1, $2, $3, $4, $5)"
     b" ON CONFLICT (sink, stream, subject) DO UPDATE SET created = EXCLUDED.created, seq = 0,"
     b" updated_at = now() WHERE o.created <> EXCLUDED.created"
 )
@@ -257,32 +258,19 @@ def _take_over(session: Session, share: Share) -> tuple[dict[str, int], str]:
     if share.end is not None:
         session.execute(_SHORTEN, (share.sink, share.stream, share.created, share.end))
         replayed.forget(session, share, share.end)
-    rows = _stored(session, share)
-    old = {
-        subject: row
-        for subject, row in rows.items()
-        if subject in share.subjects and row[0] != share.created and row[1] > 0
-    }
-    forgotten = "; ".join(
-        f"{subject}: {seq} of stream {share.stream} created {created}"
-        for subject, (created, seq) in sorted(old.items())
-    )
-    fresh = [s for s in share.subjects if not any(covers(known, s) for known in rows)]
-    for subjects, begin in ((fresh, share.begin), (list(share.subjects), 0)):
-        session.execute(_RESET, (share.sink, share.stream, subjects, share.created, begin))
-    return _counting(rows, share) | dict.fromkeys(fresh, share.begin), forgotten
+    found = {subject: Offset(*row) for subject, row in _stored(session, share).items()}
+    rows, offsets, forgotten = taken_over(Entry(0, found), share)
+    for subject in share.subjects:
+        if rows[subject] != found.get(subject):
+            row = (subject, share.created, rows[subject].upto)
+            session.execute(_RESET, (share.sink, share.stream, *row))
+    return offsets, forgotten
 
 
 def _counting(rows: dict[str, tuple[str, int]], share: Share) -> dict[str, int]:
     """What the rows, some of which earlier shares have left, tell of a share (`Claim.offsets`)."""
     stored = {subject: seq for subject, (created, seq) in rows.items() if created == share.created}
-    own = {subject: stored_upto(stored, subject) for subject in share.subjects}
-    ahead = {
-        subject: seq
-        for subject, seq in stored.items()
-        if any(covers(wide, subject) and seq > end for wide, end in own.items())
-    }
-    return own | ahead
+    return counting(stored, {subject: stored_upto(stored, subject) for subject in share.subjects})
 
 
 def _stored(session: Session, share: Share) -> dict[str, tuple[str, int]]:
