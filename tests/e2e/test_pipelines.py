@@ -6,20 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from tests.e2e import verify_stream
 from tests.e2e.chaos import await_capture
 from tests.e2e.flows import SupervisedFlow
-from tests.e2e.items import stop_cleanly, wait_for
+from tests.e2e.items import insert, stop_cleanly, wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.e2e.deployment import Deployment
+    from tests.e2e.verify_stream import Stored
 
 _MODULE = """
 from dataclasses import replace
@@ -80,6 +83,15 @@ def test_rows_arrive_as_pipelines_and_sinks_change_them(deployment: Deployment) 
             stop_cleanly(flow)
 
 
+def _beyond(deployment: Deployment, sequence: int) -> bool:
+    return deployment.stream_sequence() > sequence
+
+
+def _id(stored: Stored) -> int:
+    assert stored.event.key is not None
+    return int(stored.event.key[0][1])
+
+
 def _rows(deployment: Deployment) -> list[tuple[object, ...]]:
     with psycopg.connect(deployment.target_dsn) as connection:
         try:
@@ -87,6 +99,44 @@ def _rows(deployment: Deployment) -> list[tuple[object, ...]]:
             return connection.execute(query).fetchall()
         except psycopg.errors.UndefinedTable:
             return []
+
+
+@pytest.mark.servers
+def test_kills_neither_lose_nor_repeat_what_pipelines_make(deployment: Deployment) -> None:
+    pipelines: dict[str, Any] = {
+        "every": {"topic": "every.{table}"},
+        "third": {"filter": "after.id % 3 == 0", "topic": "third.{table}"},
+        "never": {"filter": "after.id < 0", "topic": "never"},
+        "rows": {"transform": [{"drop": ["value"]}], "topic": "rows.{table}"},
+    }
+    deployment.more = {"pipelines": pipelines}
+
+    def read() -> list[Stored]:
+        return list(verify_stream.read_stream(deployment.nats.url))
+
+    deployment.write_configuration()
+    with SupervisedFlow(deployment, "capture/shop") as capture:
+        await_capture(deployment)
+        for first in range(1, 4501, 1500):
+            insert(deployment, first, first + 1479)
+            for number in range(first + 1480, first + 1500):
+                insert(deployment, number, number)
+            before = deployment.stream_sequence()
+            wait_for(partial(_beyond, deployment, before), "progress")
+            capture.kill()
+        insert(deployment, 4501, 4501)
+        wait_for(lambda: _id(read()[-1]) == 4501, "the last row")
+    stored = read()
+    topics = {topic: [one for one in stored if one.subject.split(".")[2] == topic]
+              for topic in ("every", "third", "rows")}  # fmt: skip
+    assert sum(map(len, topics.values())) == len(stored)
+    assert [_id(one) for one in topics["every"]] == list(range(1, 4502))
+    assert [_id(one) for one in topics["third"]] == list(range(3, 4502, 3))
+    assert [one.position for one in topics["rows"]] == [one.position for one in topics["every"]]
+    positions = [one.position for one in stored]
+    assert positions == sorted(positions)
+    ends = [one.transaction for one in stored if one.last]
+    assert len(ends) == len(set(ends)) == len({one.transaction for one in stored})
 
 
 @pytest.mark.parametrize(
