@@ -69,10 +69,15 @@ class Replay:
             reasons = {each.sequence: each for each in (error, *error.also)}
             if len(ready) == 1:
                 reasons.setdefault(names[0], error)
+            again: list[int] = []
             for name in names:
-                if name in reasons and not self._waits(name):
+                if self._waits(name):
+                    continue
+                if name in reasons:
                     self._stays(name, refusal(reasons[name]))
-            left = [*(name for name in names if name not in reasons), *left]
+                else:
+                    again.append(name)
+            left = [*again, *left]
             # A target that names several names all: then what is left of the piece will do.
             if not error.also:
                 size = max(1, len(ready) // 2)
