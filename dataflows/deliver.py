@@ -65,23 +65,28 @@ def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     steps = sink_steps(config, sink)
 
     items = op.input(f"deliver_{sink.name}", flow, DeliverySource(config, sink, target))
-    changed = op.map(f"transform_{sink.name}", items, partial(transform, steps))
+    changed = op.map(f"transform_{sink.name}", items, partial(passing, steps))
     keyed = op.key_on(f"share_{sink.name}", changed, lambda item: item.claim.share.stream)
     op.output(f"write_{sink.name}", keyed, TargetSink(config, sink, target))
 
 
-def transform(steps: Steps, item: Item) -> Item:
+def passing(steps: Steps, item: Item) -> Item:
+    """What goes on to the sink: a batch through its steps, a request as it is."""
+    return transform(steps, item) if isinstance(item, Batch) else item
+
+
+def transform(steps: Steps, batch: Batch) -> Batch:
     """What a sink's own filter and transforms leave of a batch; its offset stays the same."""
-    if isinstance(item, Asked) or steps.empty:
-        return item
+    if steps.empty:
+        return batch
     changes: list[Delivered] = []
     origins: dict[int, Delivered] = {}
-    for change in item.changes:
+    for change in batch.changes:
         made = steps.delivered(change)
         if made and (len(made) > 1 or made[0] is not change):
             origins[change.sequence] = change
         changes += made
-    return Batch(item.claim, changes, item.upto, item.complete, origins)
+    return Batch(batch.claim, changes, batch.upto, batch.complete, origins)
 
 
 def parts(sink: SinkConfig) -> dict[str, list[str]]:
