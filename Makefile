@@ -56,7 +56,7 @@ bench: $(BENCH_READY) ## the table of speeds, latencies and memory (Debezium's r
 bench-quick: $(BENCH_READY) ## the same table from smaller runs, in three minutes
 	$(BIN)/python -m bench --quick $(ARGS)
 
-lock: $(READY) ## write requirements/*.txt anew from pyproject.toml
+lock: $(READY) ## write requirements/*.txt anew from pyproject.toml; UPGRADE=1 takes newer versions
 	requirements/lock.sh $(VENV)/lock
 
 dist: $(READY) ## build the wheel into dist/, install it into a clean environment, import it there

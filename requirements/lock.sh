@@ -1,6 +1,7 @@
 #!/bin/sh
 # Writes the lock files of this folder anew from pyproject.toml: exact versions with hashes, for every
-# platform and for Python 3.11 and 3.12. Needs a folder for its own tool as the argument.
+# platform and for Python 3.11 and 3.12. What is locked stays unless UPGRADE is set. Needs a folder
+# for its own tool as the argument.
 set -eu
 tools=$1
 "$(dirname "$0")/../.venv/bin/python" -m venv "$tools"
@@ -13,7 +14,7 @@ lock() {
 	output=requirements/$1
 	shift
 	echo "lock: $output"
-	"$tools/bin/uv" pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+	"$tools/bin/uv" pip compile -q ${UPGRADE:+--upgrade} --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		"$@" -o "$output"
 }
