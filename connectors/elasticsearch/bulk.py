@@ -46,12 +46,12 @@ class Verdict:
     Attributes:
         again: Documents to be sent again later.
         reason: Why, in the server's words.
-        refused: The refusal of the lowest sequence; None without one.
+        refused: The refusals, by sequence.
     """
 
     again: list[Document] = field(default_factory=list)
     reason: str = ""
-    refused: PermanentError | None = None
+    refused: dict[int, PermanentError] = field(default_factory=dict)
 
 
 def body(documents: Sequence[Document], *, timed: bool) -> bytes:
@@ -129,8 +129,8 @@ def judge(
         elif status == _TOO_MANY or status >= 500 or kind in _OF_THE_INDEX:
             verdict.again.append(document)
             verdict.reason = verdict.reason or f"{kind}: {told}"
-        elif verdict.refused is None or document.sequence < verdict.refused.sequence:
-            verdict.refused = refusal(document, f"{kind}: {told}")
+        else:
+            verdict.refused[document.sequence] = refusal(document, f"{kind}: {told}")
     return verdict
 
 

@@ -111,29 +111,29 @@ class Sender:
 
         Raises:
             FencedError: A newer claim exists.
-            PermanentError: Some are refused; this is the one with the lowest sequence, and all
-                others are stored.
+            PermanentError: Some are refused; this is the one with the lowest sequence, the others
+                are in its `also`, and all that are not refused are stored.
             GapError: The index knows more than the bookkeeping.
             RetryableError: As `patiently`.
         """
         left = list(documents)
-        refused: PermanentError | None = None
+        refused: dict[int, PermanentError] = {}
 
         def attempt() -> None:
-            nonlocal left, refused
+            nonlocal left
             generation = self._books.check(self._claim)
             known = None if self._timed else generation
             verdict = self._bulk(left, known)
             left = verdict.again
-            error = verdict.refused
-            if error and (refused is None or error.sequence < refused.sequence):
-                refused = error
+            refused.update(verdict.refused)
             if left:
                 raise RetryableError("elasticsearch.busy", verdict.reason)
 
         self.patiently(attempt)
-        if refused is not None:
-            raise refused
+        if refused:
+            first, *others = (refused[sequence] for sequence in sorted(refused))
+            first.also = tuple(others)
+            raise first
 
     def completed(self, documents: Sequence[Document]) -> list[Document]:
         """Documents with what they lack taken from the target; those it has already are left out.
@@ -197,17 +197,17 @@ class Sender:
             if error.status_code not in (400, 413):
                 raise
             if len(documents) == 1:
-                return bulk.Verdict(refused=bulk.refusal(documents[0], reason(error)))
+                told = bulk.refusal(documents[0], reason(error))
+                return bulk.Verdict(refused={told.sequence: told})
             # The request is refused as a whole: for its size, or for one of them.
             middle = len(documents) // 2
             halves = [
                 self._bulk(half, generation) for half in (documents[:middle], documents[middle:])
             ]
-            refusals = [half.refused for half in halves if half.refused is not None]
             return bulk.Verdict(
                 again=[document for half in halves for document in half.again],
                 reason=next((half.reason for half in halves if half.reason), ""),
-                refused=min(refusals, key=lambda one: one.sequence, default=None),
+                refused=halves[0].refused | halves[1].refused,
             )
         return bulk.judge(documents, answer, generation)
 

@@ -307,14 +307,14 @@ def test_an_index_that_cannot_be_made_stops_the_sink_with_its_cure(place: Place)
     assert place.offset() == 0
 
 
-def test_one_refused_document_of_a_thousand_is_named_and_the_others_are_stored(
+def test_refused_documents_of_a_thousand_are_named_and_the_others_are_stored(
     place: Place,
 ) -> None:
     table = shape("items", ID, Column("n", "integer", "number"), Column("a", "text"))
     rows = [place.change("c", {"id": n, "n": n, "a": "x"}, table=table) for n in range(1000)]
-    rows[616] = rows[616]._replace(
-        envelope=rows[616].envelope.replace(b'"n":616', b'"n":"secret-word"')
-    )
+    for number in (616, 700):
+        wrong = rows[number].envelope.replace(b'"n":%d' % number, b'"n":"secret-word"')
+        rows[number] = rows[number]._replace(envelope=wrong)
     sink = place.sink(fields={"n": {"type": "integer"}})
     claim = sink.claim(place.share)
     with closing(sink.open(claim)) as writer:
@@ -325,11 +325,12 @@ def test_one_refused_document_of_a_thousand_is_named_and_the_others_are_stored(
             writer.flush()
         assert writer.stored == 500
     assert caught.value.sequence == 617
+    assert [error.sequence for error in caught.value.also] == [701]
     assert "public.items" in str(caught.value)
     assert "secret-word" not in str(caught.value)
-    assert len(place.documents()) == 999
+    assert len(place.documents()) == 998
     with closing(sink.open(claim)) as writer:
-        writer.write(Batch(claim, rows[500:616] + rows[617:], 1000))
+        writer.write(Batch(claim, rows[500:616] + rows[617:700] + rows[701:], 1000))
         writer.flush()
     assert place.offset() == 1000
 

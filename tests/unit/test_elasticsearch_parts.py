@@ -155,9 +155,8 @@ def test_an_answer_is_read_item_by_item() -> None:
     verdict = judge(sent, {"errors": True, "items": items}, 0)
     assert [d.id for d in verdict.again] == ["3", "5"]
     assert "queue is full" in verdict.reason
-    assert verdict.refused is not None
-    assert verdict.refused.sequence == 5
-    assert "id '4'" not in str(verdict.refused)
+    assert list(verdict.refused) == [5]
+    assert "id '4'" not in str(verdict.refused[5])
 
 
 def test_a_document_of_a_later_life_is_a_gap() -> None:
@@ -166,8 +165,8 @@ def test_a_document_of_a_later_life_is_a_gap() -> None:
     answer = {"errors": True, "items": [{"index": {"status": 409, "error": error}}]}
     with pytest.raises(GapError):
         judge(documents(1), answer, 1)
-    assert judge(documents(1), answer, 2).refused is None
-    assert judge(documents(1), answer, None).refused is None
+    assert not judge(documents(1), answer, 2).refused
+    assert not judge(documents(1), answer, None).refused
 
 
 def test_an_answer_that_is_cut_short_is_asked_for_again() -> None:
