@@ -97,6 +97,7 @@ class Delivered(msgspec.Struct, frozen=True):
     """How far a consumer has delivered; of a new one, behind what it begins."""
 
     stream_seq: int = 0
+    consumer_seq: int = 0
 
 
 class ConsumerInfo(msgspec.Struct, frozen=True):
@@ -268,6 +269,11 @@ def create_consumer(
     """Create a consumer. Raises ApiError also when one of that name exists."""
     body = {"stream_name": stream, "config": config, "action": "create"}
     return call(connection, f"CONSUMER.CREATE.{stream}.{config['name']}", body, ConsumerInfo)
+
+
+def consumer_info(connection: Connection, stream: str, name: str) -> ConsumerInfo:
+    """A consumer. Raises as `call`."""
+    return call(connection, f"CONSUMER.INFO.{stream}.{name}", None, ConsumerInfo)
 
 
 def delete_consumer(connection: Connection, stream: str, name: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from connectors.jetstream.wire import Incoming
 
 _SILENCE = 10.0
+_LOOK_AGAIN = 0.2
 _SHORT_LIVED_NS = 30_000_000_000
 
 
@@ -63,11 +64,14 @@ def headers_of(connection: Connection, stream: str, subject: str) -> Iterator[Se
     try:
         place = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         window = PullWindow(place, inbox, connection.max_payload)
-        heard = time.monotonic()
+        heard, received = time.monotonic(), 0
         while left:
             if frame := window.request():
                 connection.send(frame)
-            came.wait(0.1)
+            if not came.wait(_LOOK_AGAIN):
+                # What was deleted meanwhile does not come any more.
+                info = api.consumer_info(connection, stream, name)
+                left = info.num_pending + info.delivered.consumer_seq - received
             came.clear()
             if connection.losses != losses or time.monotonic() - heard > _SILENCE:
                 raise RetryableError(
@@ -75,7 +79,6 @@ def headers_of(connection: Connection, stream: str, subject: str) -> Iterator[Se
                 )
             while incoming and left:
                 message = incoming.popleft()
-                heard = time.monotonic()
                 place_, reply, header, _ = message
                 if header[8:9] == b" ":
                     if window.status(message) is Status.LOST:
@@ -83,7 +86,9 @@ def headers_of(connection: Connection, stream: str, subject: str) -> Iterator[Se
                             "jetstream.timeout", "a consumer was lost", where=stream
                         )
                     continue
+                heard = time.monotonic()
                 window.asked -= 1
+                received += 1
                 left -= 1
                 yield Seen(sequences(reply)[0], place_.decode(), header)
     finally:

@@ -26,6 +26,7 @@ from tests.integration.streams import SUBJECT, TABLE, Background, change, positi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from connectors.jetstream.connection import Connection
     from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers
@@ -283,3 +284,19 @@ def test_a_selection_is_cut_into_requests_of_some_thousand(
         assert info is not None
         assert info.state.messages == 3
         assert asking.answers(0.01) == ([], 3)
+
+
+def test_letters_that_go_while_they_are_read_are_not_waited_for(
+    nats: NatsSpec, opened: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.put([letter(number) for number in range(2, 7)])
+    create = api.create_consumer
+
+    def late(connection: Connection, stream: str, config: dict[str, object]) -> api.ConsumerInfo:
+        made = create(connection, stream, config)
+        opened.delete([3, 5, 6])
+        return made
+
+    monkeypatch.setattr(api, "create_consumer", late)
+    with connect(nats) as connection:
+        assert [head.sequence for head in letter_index.heads(connection)] == [2, 4]
