@@ -227,3 +227,22 @@ def test_letters_of_another_stream_are_left_alone() -> None:
     other = LetterRequest(other.action, "2030-01-01T00:00:00Z", other.sequences)
     assert writer.carry_out(other) == LetterAnswer(gone=1)
     assert 1 in made.letters
+
+
+def test_after_a_crash_a_letter_waits_for_what_was_before_it() -> None:
+    made = World(stream=[change(1), change(2)], refused={2})
+    writer = made.writer()
+    with capture_logs():
+        writer.write(made.batch(0, 2))
+        made.fuse = 1  # the letter is stored, and nothing else
+        with pytest.raises(Crash):
+            writer.flush()
+        assert list(made.letters) == [2]
+        assert made.offset == 0
+        made.refused.clear()
+        writer = made.writer()
+        assert writer.carry_out(request([2])) is None
+        writer.write(made.batch(0, 2))
+        assert list(made.letters) == [2]
+        assert writer.carry_out(request([2])) == LetterAnswer(replayed=1)
+    assert list(made.applied.values()) == [[1, 2]]
