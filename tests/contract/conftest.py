@@ -27,6 +27,7 @@ SINKS = {
     "postgres": (PostgresSinkAdapter, "mortal_postgres"),
     "webhook": (WebhookSinkAdapter, "nats_server"),
 }
+SLOW = {"elasticsearch"}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -38,7 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         else:
             metafunc.parametrize("source_type", SOURCES)
     if "sink_type" in metafunc.fixturenames:
-        metafunc.parametrize("sink_type", SINKS)
+        # A server that takes seconds to start is no part of `make test-fast`.
+        kinds = [pytest.param(k, marks=pytest.mark.slow) if k in SLOW else k for k in SINKS]
+        metafunc.parametrize("sink_type", kinds)
 
 
 @pytest.fixture(scope="package")
