@@ -292,7 +292,7 @@ def test_fencing_holds_while_the_old_writer_is_writing(
 def test_restarts_at_any_point_add_up_to_the_log(sink_adapter: SinkAdapter, seed: int) -> None:
     random_ = random.Random(seed)
     # an offset that is stored behind the rows lags when a writer is cut off: it takes more restarts
-    log = history(seed + 100, 1500 if sink_adapter.transactional else 500)
+    log = history(seed + 100, 1500 if sink_adapter.transactional else 1000)
     restarts = 0
     deadline = time.monotonic() + 60
     while True:
@@ -308,7 +308,8 @@ def test_restarts_at_any_point_add_up_to_the_log(sink_adapter: SinkAdapter, seed
                 if random_.random() < 0.1:
                     writer.flush()
         restarts += 1
-    assert restarts > 3
+    # a round writes 720 changes at most
+    assert restarts > (3 if sink_adapter.transactional else 1)
     assert sink_adapter.rows() == model(log)
 
 
