@@ -18,7 +18,7 @@ import msgspec
 import psycopg
 from typing_extensions import override
 
-from connectors.errors import FencedError, PermanentError, RetryableError
+from connectors.errors import FatalError, PermanentError, RetryableError
 from connectors.postgres.target import offsets
 from connectors.postgres.target.changer import Changer
 from connectors.postgres.target.envelope import NULL, Envelope
@@ -138,7 +138,7 @@ class _Lane:
             self._changer.apply(session, changes)
             offsets.store_lane(session, self._claim, self.number, count, upto)
             session.execute(b"COMMIT")
-        except (psycopg.Error, PermanentError, FencedError):
+        except (psycopg.Error, PermanentError, FatalError):
             roll_back(session)
             self._changer.forget()
             raise
@@ -199,7 +199,7 @@ def _runs(changes: list[Delivered], barrier: _Barrier) -> Iterator[tuple[bool, l
 
 def _urgency(error: BaseException) -> int:
     """Which error of several lanes tells what is to be done."""
-    if isinstance(error, FencedError):
+    if isinstance(error, FatalError):
         return 0
     if isinstance(error, RetryableError) or (
         isinstance(error, psycopg.Error) and is_transient(error)

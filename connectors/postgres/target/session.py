@@ -12,7 +12,7 @@ from psycopg.adapt import Buffer, Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import Format, TransactionStatus
 
-from connectors.errors import PermanentError
+from connectors.errors import ConfigError, PermanentError
 from connectors.postgres.conninfo import ordinary
 from connectors.postgres.server import connection_failure, one_line
 
@@ -48,6 +48,8 @@ _TRANSIENT_STATES = frozenset(
         "55P03",  # lock_not_available
     }
 )
+# The function of the server that refuses who may not.
+_RIGHTS = "aclcheck_error"
 _CODES = {"22": "postgres.data", "23": "postgres.constraint", "44": "postgres.constraint"}
 
 
@@ -131,6 +133,10 @@ def refusal(error: psycopg.Error, what: str, where: str, sequence: int = 0) -> P
         what: Which change, or changes, it is about.
         where: The table.
         sequence: Of the change, where it is known.
+
+    Raises:
+        ConfigError: The sink's role lacks a right: the change has nothing to do with that, and
+            every other one would be refused as well.
     """
     state = error.sqlstate or ""
     code = "postgres.denied" if state == "42501" else _CODES.get(state[:2], "postgres.refused")
@@ -141,6 +147,15 @@ def refusal(error: psycopg.Error, what: str, where: str, sequence: int = 0) -> P
     }
     told = ", ".join(f"{label} {name}" for label, name in names.items() if name)
     message = one_line(error.diag.message_primary or str(error))
+    # Policies and triggers use the same SQLSTATE about single rows.
+    if state == "42501" and error.diag.source_function == _RIGHTS:
+        raise ConfigError(
+            code,
+            f"{what}: {message}",
+            where=where,
+            cure="give the sink's role the rights that docs/postgres-sink.md lists, and start the "
+            "sink again: it goes on with this change",
+        )
     return PermanentError(
         code,
         f"{what}: {message}" + (f" ({told})" if told else ""),

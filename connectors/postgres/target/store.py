@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from connectors.errors import FatalError, FencedError, PermanentError
+from connectors.errors import FatalError, PermanentError
 from connectors.postgres.target import offsets, replayed
 from connectors.postgres.target.changer import Changer, refused_together
 from connectors.postgres.target.session import (
@@ -201,7 +201,7 @@ class Store:
             if one_by_one and not is_transient(error) and changes:
                 raise refused_together(error, changes) from error
             raise
-        except (PermanentError, FencedError):
+        except (PermanentError, FatalError):
             roll_back(session)
             raise
 

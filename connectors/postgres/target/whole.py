@@ -14,7 +14,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from typing_extensions import override
 
-from connectors.errors import FencedError, PermanentError
+from connectors.errors import FatalError, PermanentError
 from connectors.postgres.target import offsets
 from connectors.postgres.target.changer import refused_together
 from connectors.postgres.target.session import is_transient, roll_back
@@ -86,7 +86,7 @@ class WholeStore(Store):
             if isinstance(error, psycopg.Error) and changes:
                 raise refused_together(error, changes) from error
             raise
-        except FencedError:
+        except FatalError:
             self.rest()
             raise
         self.stored = max(self.stored, done)
