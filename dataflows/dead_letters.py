@@ -8,13 +8,13 @@ change; after a crash between the two the change comes once more, and is known f
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from connectors.contracts import Batch
-from connectors.errors import PermanentError
+from connectors.errors import FatalError, PermanentError
 from connectors.letters import LetterAnswer, State
 from connectors.subjects import topic_of
+from dataflows.kept import KEPT_BYTES, Kept
 from dataflows.parking import Parking, refusal, refused, rows_of, sort, together
 from dataflows.pieces import flat, transactions, units
 from dataflows.replaying import Replay
@@ -38,6 +38,7 @@ class DeadLetterWriter:
         letters: Where what it refuses is put aside.
         on_refusal: What becomes of later changes of the same row.
         reprocess: What a letter is once the present pipelines and the sink's steps have made it.
+        most: Bytes of a transaction that are kept while it is under way.
 
     Raises:
         FencedError: A newer claim exists.
@@ -51,6 +52,7 @@ class DeadLetterWriter:
         letters: LetterStore,
         on_refusal: OnRefusal,
         reprocess: Callable[[Delivered], list[Delivered]],
+        most: int = KEPT_BYTES,
     ) -> None:
         self._sink, self._claim, self._letters = sink, claim, letters
         self._on_refusal, self._reprocess = on_refusal, reprocess
@@ -61,8 +63,7 @@ class DeadLetterWriter:
         # Changes up to here have come, and a flush stores them.
         self._settled = min(claim.offsets[subject] for subject in claim.share.subjects)
         # Given to the writer and not known to be stored.
-        self._kept: deque[Batch] = deque()
-        self._origins: dict[int, Delivered] = {}
+        self._kept = Kept(most if self._whole else None)
         self._telling = Telling(claim.share)
 
     @property
@@ -75,14 +76,16 @@ class DeadLetterWriter:
 
         Raises:
             PermanentError: A change is refused, and `on_refusal` is `stop`.
+            FatalError: `delivery.read_again`: a change of a transaction that is too large to be
+                kept was put aside.
         """
-        self._origins.update(batch.origins)
+        self._kept.origins.update(batch.origins)
         changes = self._sort(batch.changes)
         if changes is not batch.changes:
-            batch = Batch(batch.claim, changes, batch.upto, batch.complete)
+            batch = Batch(batch.claim, changes, batch.upto, batch.complete, batch.origins)
         self._settled = batch.complete if self._whole else batch.upto
         self._give(batch)
-        self._prune()
+        self._kept.prune(self.stored)
 
     def flush(self) -> None:
         """As in `contracts.SinkWriter`."""
@@ -91,7 +94,7 @@ class DeadLetterWriter:
         except PermanentError as error:
             self._recover(error)
             self.flush()
-        self._prune()
+        self._kept.prune(self.stored)
 
     def close(self) -> None:
         """As in `contracts.SinkWriter`."""
@@ -109,6 +112,9 @@ class DeadLetterWriter:
             return LetterAnswer(gone=len(request.sequences))
         # After a crash what lies before a letter comes once more, and is to be applied first.
         if any(each > self._settled for each in self._parking.group(request.sequences)):
+            return None
+        # A letter that is refused again takes what is under way with it: that must be at hand.
+        if self._lacking and request.action == "replay":
             return None
         self._letters.check()
         if request.action == "discard":
@@ -131,39 +137,31 @@ class DeadLetterWriter:
         except PermanentError as error:
             self._reopen()
             # Of a transaction that has not ended the writer held the beginning.
-            kept = [*self._kept]
-            self._kept.clear()
-            for batch in kept:
+            for batch in self._kept.take():
                 changes = [each for each in batch.changes if each.sequence > self._stored]
-                self._give(Batch(batch.claim, changes, batch.upto, batch.complete))
+                self._give(Batch(batch.claim, changes, batch.upto, batch.complete, batch.origins))
             return error
         return None
 
     def _give(self, batch: Batch) -> None:
         """Hand a batch to the writer, and keep it until it is stored."""
-        last = self._kept[-1] if self._kept else None
-        if last is not None and not batch.changes:
-            self._kept[-1] = Batch(last.claim, last.changes, batch.upto, batch.complete)
-        else:
-            self._kept.append(batch)
+        self._kept.add(batch)
         try:
             self._writer.write(batch)
         except PermanentError as error:
             self._recover(error)
 
-    def _prune(self) -> None:
-        stored = self.stored
-        while self._kept and self._kept[0].upto <= stored:
-            self._kept.popleft()
-        if self._origins:
-            self._origins = {at: each for at, each in self._origins.items() if at > stored}
+    @property
+    def _lacking(self) -> bool:
+        """Whether more is not stored than is kept."""
+        return self._kept.forgotten > self.stored
 
     def _sort(self, changes: list[Delivered]) -> list[Delivered]:
         """Put aside what is not to be written; returns the rest."""
         if not self._parking and not any(change.failed for change in changes):
             return changes
         parks = self._on_refusal != "skip"
-        found = sort(self._parking, changes, self._origins, parks=parks)
+        found = sort(self._parking, changes, self._kept.origins, parks=parks)
         if self._on_refusal == "stop":
             for letter in found.letters:
                 if letter.state is State.FAILED:
@@ -187,8 +185,9 @@ class DeadLetterWriter:
         """Write what is not stored in pieces, and put aside the changes that are refused."""
         if self._on_refusal == "stop" or not self._kept:
             raise error
-        last = self._kept[-1]
-        changes = [change for batch in self._kept for change in batch.changes]
+        if self._lacking:
+            self._read_again(error)
+        last, changes = self._kept.last, self._kept.changes
         # Of a transaction that has not ended the sink has stored nothing yet.
         end = last.complete if self._whole else last.upto
         open_end = [change for change in changes if change.sequence > end]
@@ -211,8 +210,25 @@ class DeadLetterWriter:
             else:
                 left = left[size:]
                 size *= 2
-        self._kept.clear()
+        self._kept.take()
         self._give(Batch(self._claim, self._sort(open_end), last.upto, last.complete))
+
+    def _read_again(self, error: PermanentError) -> NoReturn:
+        """Put aside the culprit in a transaction that is no longer kept whole, and end the flow.
+
+        The next one reads the transaction from its beginning, and knows the culprit for a letter.
+        """
+        reasons = {each.sequence: each for each in (error, *error.also)}
+        named = [unit for unit in together(self._kept.changes) if unit[0].sequence in reasons]
+        gone = self._refuse([(unit, reasons[unit[0].sequence]) for unit in named])
+        if not gone:
+            raise _too_large(error) from error
+        raise FatalError(
+            "delivery.read_again",
+            f"sequence {min(gone)} was put aside, in a transaction that is too large to be kept",
+            where=self._claim.share.stream,
+            cure="start the flow again: it reads the transaction anew, without what was put aside",
+        ) from error
 
     def _cut(self, changes: list[Delivered]) -> list[Unit]:
         return transactions(changes) if self._whole else units(changes)
@@ -253,7 +269,7 @@ class DeadLetterWriter:
         letters = []
         for unit, error in culprits:
             sequence = unit[0].sequence
-            origin = self._origins.get(sequence)
+            origin = self._kept.origins.get(sequence)
             known = [*unit, origin] if origin else unit
             topics, rows = {topic_of(change.subject) for change in known}, rows_of(known)
             if sequence in self._parking or (
@@ -265,6 +281,21 @@ class DeadLetterWriter:
             letters.append(letter)
         self._put(letters)
         return {letter.sequence for letter in letters}
+
+
+def _too_large(error: PermanentError) -> PermanentError:
+    cure = (
+        "correct what is refused; it cannot be put aside: the transaction is too large to be kept"
+    )
+    told = PermanentError(
+        error.code,
+        error.message,
+        where=error.where,
+        cure=f"{error.cure}; {cure}" if error.cure else cure,
+        sequence=error.sequence,
+    )
+    told.also = error.also
+    return told
 
 
 def _stopped(letter: Letter) -> PermanentError:

@@ -12,6 +12,7 @@ from connectors.errors import PermanentError
 from connectors.letters import LetterRequest, Outstanding, State
 from connectors.subjects import topic_of
 from dataflows.dead_letters import DeadLetterWriter
+from dataflows.kept import KEPT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,7 +76,7 @@ class World:
         refused: Sequences that the target refuses, or on which the pipeline fails.
         fuse: How many more steps are stored before the flow dies; None: it lives.
         applied: Sequences in the order in which the target took them, by row.
-        full: Whether a letter more than there are now would not fit.
+        most: Bytes of an open transaction that the flow keeps.
     """
 
     kind: Kind = "transactions"
@@ -91,6 +92,7 @@ class World:
     again: list[tuple[int, str]] = field(default_factory=list)
     attempts: int = 0
     fuse: int | None = None
+    most: int = KEPT_BYTES
 
     def step(self) -> None:
         """Something is about to be stored, or has just been."""
@@ -110,7 +112,7 @@ class World:
         """What a new flow makes."""
         claim = Claim(SHARE, 1, {"CDC.shop.>": self.offset}, fence=1)
         return DeadLetterWriter(
-            ModelSink(self), claim, ModelLetters(self), on_refusal, self.reprocess
+            ModelSink(self), claim, ModelLetters(self), on_refusal, self.reprocess, self.most
         )
 
     def batch(self, first: int, count: int) -> Batch:
@@ -227,6 +229,9 @@ class ModelWriter:
         self._world.offset = max(self._world.offset, upto)
         self.stored = max(self.stored, upto)
         self._world.step()
+        # What is not due yet is given to the target as well, which keeps it back.
+        if bad := [each for each in left if each.sequence in self._world.refused]:
+            raise self._refusal(bad)
 
     def replay(self, changes: Sequence[Delivered]) -> None:
         self.flush()

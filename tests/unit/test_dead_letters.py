@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connectors.errors import PermanentError
+from connectors.contracts import Batch, Claim
+from connectors.errors import FatalError, PermanentError
 from connectors.letters import LetterAnswer, LetterRequest, State
-from tests.unit.letters_model import Crash, World, change, request
+from dataflows.kept import Kept
+from tests.unit.letters_model import SHARE, Crash, World, change, request
 
 if TYPE_CHECKING:
     from connectors.contracts import Delivered
+    from dataflows.dead_letters import DeadLetterWriter
     from tests.unit.letters_model import Kind, Names
 
 KINDS: list[Kind] = ["transactions", "whole", "versions", "plain"]
@@ -154,6 +157,100 @@ def test_a_sink_that_skips_goes_on_with_the_row() -> None:
     assert made.offset == 21
     assert len(made.visible()) == 7
     assert [each["sequence"] for each in logs] == [1]
+
+
+def large(refused: set[int], names: Names = "first") -> World:
+    """A transaction of 600 changes between small ones; no more than about 80 of it are kept."""
+    stream = [
+        change(n, key=n % 50, transaction="large" if 20 < n <= 620 else "", last=n in (620, 640))
+        for n in range(1, 641)
+    ]
+    return World("whole", names, stream, refused, most=50_000)
+
+
+def write(writer: DeadLetterWriter, made: World, first: int, end: int) -> None:
+    for each in range(first, end, 10):
+        writer.write(made.batch(each, min(10, end - each)))
+
+
+def again_and_again(made: World) -> list[str]:
+    """Start the flow until it comes to the end of the stream; returns what ended it."""
+    ends: list[str] = []
+    while made.offset < len(made.stream):
+        writer = made.writer()
+        try:
+            write(writer, made, made.offset, len(made.stream))
+            writer.flush()
+        except FatalError as error:
+            ends.append(error.code)
+            assert made.offset < 620
+            assert len(ends) <= len(made.refused)
+        check(made)
+    return ends
+
+
+@pytest.mark.parametrize("names", ["first", "all"])
+def test_a_transaction_that_is_too_large_to_keep_is_read_again_without_the_culprit(
+    names: Names,
+) -> None:
+    refused = {25, 75, 301, 302, 351, 619}
+    made = large(set(refused), names)
+    with capture_logs():
+        ends = again_and_again(made)
+    # Until so much is forgotten a culprit is put aside at once; 75 waits behind 25, 351 behind 301.
+    assert set(ends) == {"delivery.read_again"}
+    assert 2 <= len(ends) <= 3
+    heads = {each.sequence for each in made.letters.values() if each.state is State.FAILED}
+    assert heads == {25, 301, 302, 619}
+    made.refused.clear()
+    with capture_logs():
+        made.writer().carry_out(request(made.letters))
+    assert made.visible() == made.expected()
+
+
+def test_a_refusal_without_a_name_ends_the_flow_when_the_transaction_is_too_large() -> None:
+    made = large({401}, "none")
+    writer = made.writer()
+    with capture_logs(), pytest.raises(PermanentError, match="too large to be kept") as caught:
+        write(writer, made, 0, 640)
+    assert caught.value.code == "model.refused"
+    assert not made.letters
+    assert made.offset == 20
+
+
+def test_letters_wait_for_the_end_of_a_transaction_that_is_too_large_to_keep() -> None:
+    made = large({5})
+    writer = made.writer()
+    with capture_logs():
+        write(writer, made, 0, 400)
+        assert 5 in made.letters
+        assert writer.carry_out(request([5])) is None
+        write(writer, made, 400, 640)
+        writer.flush()
+        made.refused.clear()
+        answer = writer.carry_out(request([5]))
+    assert answer is not None
+    assert (answer.failed, answer.waiting) == (0, 0)
+    assert not made.letters
+    assert made.visible() == made.expected()
+
+
+def test_memory_stays_flat_whatever_the_transaction() -> None:
+    kept = Kept(50_000)
+    origin = change(1)
+    for number in range(1, 5001):
+        changes = [change(number)] if number % 2 else []
+        origins = {number: origin._replace(sequence=number)} if number % 3 else {}
+        kept.add(Batch(Claim(SHARE, 1, {}), changes, number, 0, origins))
+        assert kept.size <= 50_000
+        assert len(kept.origins) < 100
+    assert kept.last.upto == 5000
+    assert kept.forgotten > 4800
+    assert [each.sequence for each in kept.changes] == list(range(kept.forgotten + 1 | 1, 5000, 2))
+    kept.prune(5000)
+    assert not kept
+    assert kept.size == 0
+    assert not kept.origins
 
 
 def test_rows_without_trouble_are_written_once_and_as_they_came() -> None:
