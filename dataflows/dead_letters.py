@@ -192,11 +192,17 @@ class DeadLetterWriter:
         end = last.complete if self._whole else last.upto
         open_end = [change for change in changes if change.sequence > end]
         left = self._cut([change for change in changes if change.sequence <= end])
-        if any(change.sequence == error.sequence for change in open_end) or not left:
-            left, open_end = [*left, *units(open_end)], []
-        if not left:
-            raise error
-        left, size = self._after_refusal(left, left, error)
+        if open_end and self._named(open_end, error):
+            # It is given to the target anew, without the culprit, and still waits for its end.
+            self._reopen()
+            left = [unit for unit in left if unit[-1].sequence > self._stored]
+            size = len(left)
+        else:
+            if not left:
+                left, open_end = units(open_end), []
+            if not left:
+                raise error
+            left, size = self._after_refusal(left, left, error)
         while left:
             piece = left[:size]
             sorted_ = self._sort(flat(piece))
@@ -218,17 +224,22 @@ class DeadLetterWriter:
 
         The next one reads the transaction from its beginning, and knows the culprit for a letter.
         """
-        reasons = {each.sequence: each for each in (error, *error.also)}
-        named = [unit for unit in together(self._kept.changes) if unit[0].sequence in reasons]
-        gone = self._refuse([(unit, reasons[unit[0].sequence]) for unit in named])
-        if not gone:
+        culprits = self._named(self._kept.changes, error)
+        if not culprits:
             raise _too_large(error) from error
         raise FatalError(
             "delivery.read_again",
-            f"sequence {min(gone)} was put aside, in a transaction that is too large to be kept",
+            f"sequence {min(culprits)} was put aside: its transaction is too large to be kept",
             where=self._claim.share.stream,
             cure="start the flow again: it reads the transaction anew, without what was put aside",
         ) from error
+
+    def _named(self, changes: list[Delivered], error: PermanentError) -> list[int]:
+        """Put aside those that a refusal names; returns the sequences that it names."""
+        reasons = {each.sequence: each for each in (error, *error.also)}
+        named = [unit for unit in together(changes) if unit[0].sequence in reasons]
+        self._refuse([(unit, reasons[unit[0].sequence]) for unit in named])
+        return [unit[0].sequence for unit in named]
 
     def _cut(self, changes: list[Delivered]) -> list[Unit]:
         return transactions(changes) if self._whole else units(changes)

@@ -74,6 +74,7 @@ class World:
         kind: How the target works.
         names: Which changes the target names when it refuses some.
         refused: Sequences that the target refuses, or on which the pipeline fails.
+        commits: The sequences of each transaction of the target.
         fuse: How many more steps are stored before the flow dies; None: it lives.
         applied: Sequences in the order in which the target took them, by row.
         most: Bytes of an open transaction that the flow keeps.
@@ -91,6 +92,7 @@ class World:
     truncated: dict[str, int] = field(default_factory=dict)
     again: list[tuple[int, str]] = field(default_factory=list)
     attempts: int = 0
+    commits: list[list[int]] = field(default_factory=list)
     fuse: int | None = None
     most: int = KEPT_BYTES
 
@@ -258,6 +260,7 @@ class ModelWriter:
                 raise self._refusal(bad)
             # Rows and offset are one step: nothing is between them.
             world.step()
+            world.commits.append([each.sequence for each in changes])
             for each in changes:
                 world.apply(each)
             return

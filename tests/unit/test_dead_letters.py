@@ -190,6 +190,21 @@ def again_and_again(made: World) -> list[str]:
 
 
 @pytest.mark.parametrize("names", ["first", "all"])
+def test_a_transaction_that_has_not_ended_is_not_cut_where_something_is_refused(
+    names: Names,
+) -> None:
+    made = large({30, 200, 201}, names)
+    made.most = 10_000_000
+    writer = made.writer()
+    with capture_logs():
+        write(writer, made, 0, 640)
+        writer.flush()
+    parts = [[each for each in commit if 20 < each <= 620] for commit in made.commits]
+    (whole,) = [part for part in parts if part]
+    assert len(whole) + sum(each <= 620 for each in made.letters) == 600
+
+
+@pytest.mark.parametrize("names", ["first", "all"])
 def test_a_transaction_that_is_too_large_to_keep_is_read_again_without_the_culprit(
     names: Names,
 ) -> None:
@@ -202,6 +217,8 @@ def test_a_transaction_that_is_too_large_to_keep_is_read_again_without_the_culpr
     assert 2 <= len(ends) <= 3
     heads = {each.sequence for each in made.letters.values() if each.state is State.FAILED}
     assert heads == {25, 301, 302, 619}
+    parts = [[each for each in commit if 20 < each <= 620] for commit in made.commits]
+    assert len([part for part in parts if part]) == 1
     made.refused.clear()
     with capture_logs():
         made.writer().carry_out(request(made.letters))
