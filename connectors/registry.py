@@ -23,6 +23,10 @@ class _Entry:
 
 
 _SOURCES = {
+    "mariadb": _Entry(
+        "connectors.mysql.spec:MariadbSourceSpec", "connectors.mysql.source:MysqlSource"
+    ),
+    "mysql": _Entry("connectors.mysql.spec:MysqlSourceSpec", "connectors.mysql.source:MysqlSource"),
     "postgres": _Entry(
         "connectors.postgres.spec:SourceSpec", "connectors.postgres.source:PostgresSource"
     ),

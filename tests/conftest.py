@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from control.servers.elasticsearch_programs import find_elasticsearch
 from control.servers.errors import ServerMissingError
+from control.servers.mariadb import find_mariadb
+from control.servers.mysql_programs import find_mysql
 from control.servers.nats import find_nats_server
 from control.servers.postgres_programs import find_programs
 
@@ -16,6 +18,9 @@ pytest_plugins = [
     "tests.servers.postgres",
     "tests.servers.nats",
     "tests.servers.elasticsearch",
+    "tests.servers.binlog",
+    "tests.servers.mysql",
+    "tests.servers.mariadb",
     "tests.servers.certificate",
 ]
 
@@ -27,6 +32,8 @@ def pytest_report_header() -> list[str]:
         "postgres": find_programs,
         "nats": find_nats_server,
         "elasticsearch": find_elasticsearch,
+        "mysql": lambda: find_mysql().version,
+        "mariadb": lambda: find_mariadb().version,
     }
     for name, find in servers.items():
         try:

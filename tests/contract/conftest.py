@@ -6,22 +6,32 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from control.servers.mariadb import MariadbServer
+from control.servers.mysql import MysqlServer
 from control.servers.postgres import PostgresServer
 from control.servers.postgres_programs import find_programs
 from tests.contract.elasticsearch_sink import ElasticsearchSinkAdapter
+from tests.contract.mysql_source import MariadbSourceAdapter, MysqlSourceAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
 from tests.contract.webhook_sink import WebhookSinkAdapter
+from tests.servers.binlog import FAST
 from tests.servers.require import obtain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from control.servers.binlog_server import ServerPrograms
     from tests.contract.sink_adapter import SinkAdapter
     from tests.contract.source_adapter import SourceAdapter
 
 # type of the connector: its adapter, and the fixture of the server that the adapter takes
-SOURCES = {"postgres": (PostgresSourceAdapter, "mortal_postgres")}
+SOURCES: dict[str, tuple[type[MysqlSourceAdapter | PostgresSourceAdapter], str]] = {
+    "mariadb": (MariadbSourceAdapter, "mortal_mariadb"),
+    "mysql": (MysqlSourceAdapter, "mortal_mysql"),
+    "postgres": (PostgresSourceAdapter, "mortal_postgres"),
+}
 SINKS = {
     "elasticsearch": (ElasticsearchSinkAdapter, "mortal_elasticsearch"),
     "postgres": (PostgresSinkAdapter, "mortal_postgres"),
@@ -36,6 +46,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if "loss" in metafunc.fixturenames:
             losses = [(kind, loss) for kind, entry in SOURCES.items() for loss in entry[0].LOSSES]
             metafunc.parametrize(("source_type", "loss"), losses)
+        elif metafunc.definition.get_closest_marker("log_is_held"):
+            holding = [kind for kind, entry in SOURCES.items() if entry[0].HOLDS_LOG]
+            metafunc.parametrize("source_type", holding)
         else:
             metafunc.parametrize("source_type", SOURCES)
     if "sink_type" in metafunc.fixturenames:
@@ -49,6 +62,22 @@ def mortal_postgres() -> Iterator[PostgresServer]:
     """A server that the suites kill and start again."""
     programs = obtain("postgres", find_programs, "postgresql")
     with PostgresServer({"fsync": "off", "max_connections": "200"}, programs=programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def mortal_mysql(mysql_programs: ServerPrograms, mysql_template: Path) -> Iterator[MysqlServer]:
+    """As `mortal_postgres`."""
+    with MysqlServer(FAST, programs=mysql_programs, template=mysql_template) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def mortal_mariadb(
+    mariadb_programs: ServerPrograms, mariadb_template: Path
+) -> Iterator[MariadbServer]:
+    """As `mortal_postgres`."""
+    with MariadbServer(FAST, programs=mariadb_programs, template=mariadb_template) as server:
         yield server
 
 

@@ -25,6 +25,7 @@ class PostgresSourceAdapter:
     """A database of its own on a shared server, with the table `public.items`."""
 
     LOSSES: ClassVar[tuple[str, ...]] = ("slot dropped", "slot advanced")
+    HOLDS_LOG: ClassVar[bool] = True
 
     def __init__(self, server: PostgresServer) -> None:
         self._server = server

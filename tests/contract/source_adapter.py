@@ -17,6 +17,8 @@ class SourceAdapter(Protocol):
     """
 
     LOSSES: ClassVar[tuple[str, ...]]
+    # Whether a server keeps its log until it is confirmed; `retained` is asked only then.
+    HOLDS_LOG: ClassVar[bool]
 
     def source(self) -> Source:
         """A source as a new process would make it: same name, no memory of earlier ones."""

@@ -240,6 +240,7 @@ def test_a_checkpoint_survives_being_stored_as_json(
         assert ids_of(source_adapter, read_changes(reader, 2)) == [1, 2]
 
 
+@pytest.mark.log_is_held
 def test_only_confirm_lets_the_server_drop_its_log(
     source_adapter: SourceAdapter, begun: Checkpoint
 ) -> None:
@@ -267,6 +268,7 @@ def test_only_confirm_lets_the_server_drop_its_log(
         assert ids_of(source_adapter, read_changes(reader, 1)) == [6]
 
 
+@pytest.mark.log_is_held
 def test_what_is_not_confirmed_stays_available(
     source_adapter: SourceAdapter, begun: Checkpoint
 ) -> None:

@@ -24,10 +24,16 @@ def required(name: str) -> bool:
     return name in {part.strip() for part in os.environ.get("WAXTAP_REQUIRE", "").split(",")}
 
 
-def obtain(name: str, find: Callable[[], Found], package: str = "") -> Found:
+def obtain(
+    name: str,
+    find: Callable[[], Found],
+    package: str = "",
+    install: Callable[[], None] | None = None,
+) -> Found:
     """What `find` returns; skips or fails the test when the server is missing.
 
-    A required server that the system's package manager has is installed first, as root.
+    A required server that the system's package manager has is installed first, as root; one that
+    has a way of its own to be had, by `install`.
     """
     try:
         return find()
@@ -36,6 +42,9 @@ def obtain(name: str, find: Callable[[], Found], package: str = "") -> Found:
             pytest.skip(f"{name} cannot be had: {error}")
         if package and os.geteuid() == 0 and shutil.which("apt-get"):
             _install(package)
+            return find()
+        if install is not None:
+            install()
             return find()
         pytest.fail(f"WAXTAP_REQUIRE names {name}, which cannot be had: {error}")
 

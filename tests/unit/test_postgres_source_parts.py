@@ -8,7 +8,6 @@ from psycopg.conninfo import conninfo_to_dict
 from connectors.contracts import Change, Checkpoint, Chunk, TableSchema
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError, WaxtapError
 from connectors.postgres.conninfo import application_name, ordinary, replication
-from connectors.postgres.replication.reconnection import delay
 from connectors.postgres.replication.stream_errors import stream_error
 from connectors.postgres.replication.table_filter import TableFilter
 from connectors.postgres.server import connect
@@ -17,6 +16,7 @@ from connectors.postgres.setup.patterns import parse_pattern, parse_patterns
 from connectors.postgres.setup.preflight import check_version
 from connectors.postgres.setup.settings import default_name, resolve
 from connectors.postgres.spec import SourceSpec
+from connectors.reconnection import delay
 
 
 @pytest.mark.parametrize(

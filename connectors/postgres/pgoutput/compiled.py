@@ -22,14 +22,14 @@ from functools import partial
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from connectors.postgres.pgoutput.codegen import call, define, expression, fstring, function
+from connectors.codegen import call, define, expression, fstring
+from connectors.json_text import ascii_json, byte_text
+from connectors.postgres.pgoutput.codegen import function
 from connectors.postgres.pgoutput.messages import UNCHANGED
 from connectors.postgres.pgoutput.parser import malformed
 from connectors.postgres.pgoutput.rows import (
     UNAVAILABLE_JSON,
     Image,
-    ascii_json,
-    byte_text,
     fill,
     key_unavailable,
     missing,

@@ -1,28 +1,19 @@
 """The parts of Debezium's envelope that do not come from a row.
 
 Format: Debezium documentation, "PostgreSQL connector", change event values. Everything is byte
-text (see `rows`).
+text (see `json_text`).
 """
 
 from __future__ import annotations
 
 import json
 from base64 import b64encode
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from connectors.postgres.pgoutput.rows import byte_text
+from connectors.json_text import byte_text, json_string, product_version
 
 if TYPE_CHECKING:
     from connectors.postgres.pgoutput.messages import Message
-
-
-def product_version() -> str:
-    """The installed distribution's version; `0` when run from a bare source tree."""
-    try:
-        return version("waxtap")
-    except PackageNotFoundError:
-        return "0"
 
 
 class SourceBlock:
@@ -37,12 +28,12 @@ class SourceBlock:
 
     def __init__(self, source: str, database: str, schema: str, table: str) -> None:
         self._head = (
-            f',"source":{{"version":{_string(product_version())},"connector":"postgresql",'
-            f'"name":{_string(source)},"ts_ms":'
+            f',"source":{{"version":{json_string(product_version())},"connector":"postgresql",'
+            f'"name":{json_string(source)},"ts_ms":'
         )
         self._middle = (
-            f',"snapshot":"false","db":{_string(database)},"schema":{_string(schema)},'
-            f'"table":{_string(table)},"txId":'
+            f',"snapshot":"false","db":{json_string(database)},"schema":{json_string(schema)},'
+            f'"table":{json_string(table)},"txId":'
         )
 
     def middle(self, committed_ms: int, xid: int | None) -> str:
@@ -96,10 +87,6 @@ def assemble_message(
         f'"transaction":{_json(place)},"message":{_json(body)}}}'
     )
     return text.encode("latin-1")
-
-
-def _string(text: str) -> str:
-    return byte_text(json.dumps(text, ensure_ascii=False))
 
 
 def _json(value: object) -> str:

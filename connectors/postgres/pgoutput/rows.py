@@ -1,18 +1,16 @@
 """Row changes to JSON, the obviously right way: parse the message, then render each value.
 
-JSON text is passed around as its UTF-8 bytes read as Latin-1 ("byte text"): one character a byte,
-so that the log's bytes can be spliced in without being decoded. `.encode("latin-1")` gives the
-UTF-8.
+JSON text is passed around as byte text (see `json_text`).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from connectors.contracts import UNAVAILABLE
 from connectors.errors import FatalError
+from connectors.json_text import ascii_json, byte_text
 from connectors.postgres.pgoutput.messages import UNCHANGED, Delete, Insert, Update
 from connectors.postgres.pgoutput.parser import malformed, parse
 from connectors.postgres.pgoutput.streaming import XLOG_HEADER_SIZE
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from connectors.postgres.pgoutput.table import Table
 
 UNAVAILABLE_JSON = json.dumps(UNAVAILABLE)
-_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class Image(NamedTuple):
@@ -160,13 +157,3 @@ def unreadable(table: Table, frame: bytes | memoryview) -> FatalError:
     except FatalError as error:
         return error
     return malformed(frame[XLOG_HEADER_SIZE:], f"a value of {table.label} cannot be read")
-
-
-def byte_text(text: str) -> str:
-    """The text's UTF-8 bytes, one character each."""
-    return text if text.isascii() else text.encode().decode("latin-1")
-
-
-def ascii_json(text: str) -> str:
-    r"""The same JSON in ASCII: other characters, which only strings hold, as `\uXXXX`."""
-    return _NON_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)

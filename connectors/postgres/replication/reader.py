@@ -11,8 +11,8 @@ import structlog
 from connectors.contracts import Chunk
 from connectors.errors import RetryableError
 from connectors.postgres.pgoutput.lsn import stored_lsn
-from connectors.postgres.replication.reconnection import Reconnection
 from connectors.postgres.replication.session import Session, restart
+from connectors.reconnection import Reconnection
 
 if TYPE_CHECKING:
     from connectors.contracts import Checkpoint
@@ -61,7 +61,7 @@ class PostgresReader:
     ) -> None:
         self._settings = settings
         self._session: Session | None = session
-        self._reconnection: Reconnection | None = None
+        self._reconnection: Reconnection[Session] | None = None
         self._previous = session.stream.pid
         self._last = checkpoint
         self._confirmed = stored_lsn(checkpoint)
@@ -190,7 +190,8 @@ class PostgresReader:
         self._reconnection = Reconnection(
             partial(restart, self._settings, self._last, self._confirmed, self._previous),
             self._failures - 1,
-            f"waxtap-{self._settings.source}-reconnect",
+            "postgres",
+            self._settings.source,
         )
 
     def _mend(self) -> Chunk | None:

@@ -1,10 +1,10 @@
-"""Opens a new session in the background, again and again until it works."""
+"""Opens a source's new session in the background, again and again until it works."""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from connectors.backoff import jittered
 from connectors.errors import FatalError, RetryableError
@@ -12,7 +12,16 @@ from connectors.errors import FatalError, RetryableError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connectors.postgres.replication.session import Session
+
+class Session(Protocol):
+    """What is opened."""
+
+    def close(self) -> None:
+        """Let go of it. Never raises."""
+        ...
+
+
+Opened = TypeVar("Opened", bound=Session)
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 10.0
@@ -28,24 +37,30 @@ def delay(failures: int) -> float:
     return jittered(longest)
 
 
-class Reconnection:
+class Reconnection(Generic[Opened]):
     """Attempts with exponential backoff, in a thread of their own.
 
     Args:
         attempt: Opens a session, or raises.
         failures: How many failures came before; the first attempt waits accordingly.
-        name: For the thread.
+        connector: Whose it is, such as `postgres`; begins the code of its own error.
+        source: The source's name, for the thread.
     """
 
-    def __init__(self, attempt: Callable[[], Session], failures: int, name: str) -> None:
+    def __init__(
+        self, attempt: Callable[[], Opened], failures: int, connector: str, source: str
+    ) -> None:
         self._attempt = attempt
+        self._connector = connector
         self._failures = failures
         self._lock = threading.Lock()
         self._abandoned = threading.Event()
-        self._session: Session | None = None
+        self._session: Opened | None = None
         self._verdict: FatalError | None = None
         self._attempts = 0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name=f"waxtap-{source}-reconnect", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -53,7 +68,7 @@ class Reconnection:
         """How many attempts have failed so far."""
         return self._attempts
 
-    def take(self) -> Session | None:
+    def take(self) -> Opened | None:
         """The new session once there is one.
 
         Raises:
@@ -66,7 +81,8 @@ class Reconnection:
                 raise self._verdict
         if session is None and not alive:
             raise FatalError(
-                "postgres.reconnection_died", "reconnecting ended unexpectedly; see the traceback"
+                f"{self._connector}.reconnection_died",
+                "reconnecting ended unexpectedly; see the traceback",
             )
         return session
 
@@ -101,7 +117,7 @@ class Reconnection:
             self._attempts += 1
             wait = delay(failures)
 
-    def _deliver(self, session: Session) -> None:
+    def _deliver(self, session: Opened) -> None:
         with self._lock:
             if not self._abandoned.is_set():
                 self._session = session

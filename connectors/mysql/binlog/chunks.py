@@ -1,0 +1,158 @@
+"""Gathers changes into chunks that end where transactions end, wherever they can."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change, Checkpoint, Chunk
+from connectors.mysql.binlog.progress import Spot, encode_spots, follows
+
+if TYPE_CHECKING:
+    from connectors.mysql.binlog.progress import Progress
+
+# So many sources of transactions may alternate within a chunk, that its resume state stays small
+# enough for a message's header.
+_MOST_RUNS = 24
+
+
+class ChunkBuffer:
+    """Cuts a stream of transactions into chunks.
+
+    A transaction that fits into one chunk always lies in one. A larger one is cut, and its last
+    change so far is held back until its end is seen, so that `Change.last` is always told.
+
+    Attributes:
+        open: The changes of the transaction that is being read, as far as they are not in a chunk.
+        open_bytes: The size of their envelopes.
+        cut_off: True when a part of that transaction is in a chunk already.
+
+    Args:
+        source: The source's name.
+        position: Of the last change that is stored.
+        progress: What is complete.
+    """
+
+    def __init__(self, source: str, position: str, progress: Progress) -> None:
+        self.open: list[Change] = []
+        self.open_bytes = 0
+        self.cut_off = False
+        self._source = source
+        self._progress = progress
+        self._position = position
+        self._spot: Spot | None = None
+        self._complete: list[Change] = []
+        self._complete_bytes = 0
+        self._spots: list[Spot] = []
+        self._runs = 0
+        self._ready: deque[Chunk] = deque()
+        self._saved = progress.state()
+        self._moved = False
+
+    @property
+    def pending(self) -> int:
+        """How many changes wait here."""
+        ready = sum(len(chunk.changes) for chunk in self._ready)
+        return ready + len(self._complete) + len(self.open)
+
+    @property
+    def full(self) -> bool:
+        """True when chunks must be taken before more is fed."""
+        return len(self._ready) > 1
+
+    def begin(self, spot: Spot) -> None:
+        """A transaction begins."""
+        self._spot = spot
+        self.cut_off = False
+
+    def cut(self) -> None:
+        """Put the open transaction, which is too large for a chunk, into one up to its last change.
+
+        Nothing happens to a single change: a chunk holds at least one.
+        """
+        self._close()
+        if len(self.open) < 2 or self._spot is None:
+            return
+        last = self.open.pop()
+        self._ready.append(self._chunk(self.open[:], [self._spot], inside=True))
+        # The reader keeps appending to this very list.
+        self.open[:] = [last]
+        self.open_bytes = len(last.envelope)
+        self.cut_off = True
+
+    def undo(self, kept: int) -> None:
+        """Take the open transaction's changes behind the first `kept` ones back."""
+        del self.open[kept:]
+        self.open_bytes = sum(len(change.envelope) for change in self.open)
+
+    def commit(self, file: str, *, stored: bool) -> None:
+        """The open transaction is complete.
+
+        Args:
+            file: The file it lies in.
+            stored: Whether changes of it are stored already, so that it must not be read again.
+        """
+        spot = self._spot
+        if spot is None:
+            return
+        if self.open:
+            last = self.open[-1]
+            self.open[-1] = Change(*last[:5], True, *last[6:])
+            new_run = not self._spots or not follows(spot, self._spots[-1])
+            if (
+                len(self._complete) + len(self.open) > CHUNK_CHANGES
+                or self._complete_bytes + self.open_bytes > CHUNK_BYTES
+                or self._runs + new_run > _MOST_RUNS
+            ):
+                self._close()
+                new_run = True
+            self._complete += self.open
+            self._complete_bytes += self.open_bytes
+            self._spots.append(spot)
+            self._runs += new_run
+            self.open.clear()
+            self.open_bytes = 0
+        elif stored and self._complete:
+            self._spots.append(spot)
+            self._runs += 1
+        self._progress.done(spot.gtid, file, spot.offset)
+        self._moved = True
+        if stored and not self._complete:
+            # nothing waits that a later state would skip
+            self._saved = self._progress.state()
+        self._spot = None
+        self.cut_off = False
+        if len(self._complete) >= CHUNK_CHANGES or self._complete_bytes >= CHUNK_BYTES:
+            self._close()
+
+    def take(self, *, idle: bool) -> Chunk | None:
+        """The next chunk: a full one, or when `idle` also one of what is complete."""
+        if not self._ready and idle:
+            self._close()
+        return self._ready.popleft() if self._ready else None
+
+    def advance(self) -> Chunk | None:
+        """An empty chunk, if nothing else waits to be taken and the state has moved."""
+        if self._ready or self._complete or not self._moved or self.cut_off:
+            return None
+        return self._chunk([], [])
+
+    def _close(self) -> None:
+        if self._complete:
+            self._ready.append(self._chunk(self._complete, self._spots))
+            self._complete, self._spots = [], []
+            self._complete_bytes = self._runs = 0
+
+    def _chunk(self, changes: list[Change], spots: list[Spot], *, inside: bool = False) -> Chunk:
+        resume = _with_spots(self._saved, spots)
+        if self._moved:
+            self._saved = self._progress.state()
+            self._moved = False
+        if changes:
+            self._position = changes[-1].position
+        state = _with_spots(self._saved, spots) if inside else self._saved
+        return Chunk(self._source, changes, Checkpoint(self._position, state), resume)
+
+
+def _with_spots(state: dict[str, str], spots: list[Spot]) -> dict[str, str]:
+    return {**state, "inside": encode_spots(spots)} if spots else state

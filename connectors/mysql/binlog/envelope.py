@@ -1,0 +1,77 @@
+"""The parts of Debezium's envelope that do not come from a row.
+
+Format: Debezium documentation, "MySQL connector", change event values. Everything is byte text (see
+`json_text`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from connectors.json_text import json_string, product_version
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What the changes of a transaction share.
+
+    Attributes:
+        gtid: The transaction's id.
+        committed_ms: When it was committed, Unix time in milliseconds.
+        server: The id of the server on which it was.
+        file: The log file.
+    """
+
+    gtid: str
+    committed_ms: int
+    server: int
+    file: str
+
+
+class SourceBlock:
+    """Renders the envelope's `source` for one table.
+
+    Args:
+        connector: `mysql` or `mariadb`.
+        source: The source's name.
+        schema: The table's database.
+        table: The table's name.
+    """
+
+    def __init__(self, connector: str, source: str, schema: str, table: str) -> None:
+        self._head = (
+            f',"source":{{"version":{json_string(product_version())},"connector":"{connector}",'
+            f'"name":{json_string(source)},"ts_ms":'
+        )
+        self._middle = (
+            f',"snapshot":"false","db":{json_string(schema)},"table":{json_string(table)},'
+            f'"server_id":'
+        )
+
+    def middle(self, stamp: Stamp, offset: int) -> str:
+        """What stands between `after` and the row's number in its event.
+
+        Args:
+            stamp: Of the transaction.
+            offset: Of the event in the file.
+        """
+        return (
+            f"{self._head}{stamp.committed_ms}{self._middle}{stamp.server},"
+            f'"gtid":"{stamp.gtid}","file":{json_string(stamp.file)},"pos":{offset},"row":'
+        )
+
+
+def tail(op: str, now_ms: int, gtid: str) -> str:
+    """What stands between the row's number and the change's number in the transaction.
+
+    Args:
+        op: The kind of change.
+        now_ms: When it was read, Unix time in milliseconds.
+        gtid: The transaction's id.
+    """
+    return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{gtid}","total_order":'
+
+
+def assemble(before: str, after: str, middle: str, row: int, tail: str, order: int) -> bytes:
+    """The envelope of a change, as UTF-8."""
+    return f'{{"before":{before},"after":{after}{middle}{row}{tail}{order}}}}}'.encode("latin-1")

@@ -1,0 +1,140 @@
+"""MySQL's binary JSON to JSON text, free of I/O.
+
+Format: MySQL source, sql-common/json_binary.h. A value is a type byte and its bytes; objects and
+arrays hold a table of offsets, counted from their own beginning, in a small (16-bit) or large
+(32-bit) form. The text has no blanks, is byte text, and keeps the server's order of keys.
+"""
+
+from __future__ import annotations
+
+import struct
+from base64 import b64encode
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING
+
+from connectors.mysql.binlog.decimals import unpack_decimal
+from connectors.mysql.binlog.tablemap import (
+    DATE,
+    DATETIME,
+    NEWDECIMAL,
+    TIME,
+    TIMESTAMP,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY = 0, 1, 2, 3
+_LITERAL, _INT16, _UINT16, _INT32, _UINT32 = 4, 5, 6, 7, 8
+_INT64, _UINT64, _DOUBLE, _STRING, _OPAQUE = 9, 10, 11, 12, 15
+_LITERALS = ("null", "true", "false")
+_NUMBERS = {
+    _INT16: struct.Struct("<h"),
+    _UINT16: struct.Struct("<H"),
+    _INT32: struct.Struct("<i"),
+    _UINT32: struct.Struct("<I"),
+    _INT64: struct.Struct("<q"),
+    _UINT64: struct.Struct("<Q"),
+    _DOUBLE: struct.Struct("<d"),
+}
+_U16 = struct.Struct("<H").unpack_from
+_U32 = struct.Struct("<I").unpack_from
+# More than the server allows (100).
+_DEEPEST = 200
+
+
+def json_text(data: bytes) -> str:
+    """The document as JSON, in byte text; no bytes at all are the JSON null.
+
+    Raises:
+        ValueError, IndexError, struct.error: The bytes are no document.
+    """
+    return _value(data, data[0], 1, 0) if data else "null"
+
+
+def _value(data: bytes, kind: int, at: int, depth: int) -> str:
+    if kind == _STRING:
+        size, at = _length(data, at)
+        return encode_basestring(str(data[at : at + size], "latin-1"))
+    if kind == _LITERAL:
+        return _LITERALS[data[at]]
+    if kind <= _LARGE_ARRAY:
+        if depth > _DEEPEST:
+            raise ValueError("a document that is too deep")
+        return _container(data, kind, at, depth + 1)
+    number = _NUMBERS.get(kind)
+    if number is not None:
+        (value,) = number.unpack_from(data, at)
+        return repr(value)
+    if kind == _OPAQUE:
+        size, start = _length(data, at + 1)
+        return _opaque(data[at], data[start : start + size])
+    raise ValueError(f"a JSON value of type {kind}")
+
+
+def _container(data: bytes, kind: int, at: int, depth: int) -> str:
+    large = kind & 1
+    number, width = (_U32, 4) if large else (_U16, 2)
+    (count,) = number(data, at)
+    entry = at + 2 * width
+    keys: list[str] | None = None
+    if kind <= _LARGE_OBJECT:
+        keys = []
+        for _ in range(count):
+            start = at + number(data, entry)[0]
+            size = _U16(data, entry + width)[0]
+            keys.append(encode_basestring(str(data[start : start + size], "latin-1")))
+            entry += width + 2
+    values = _values(data, count, entry, at, depth, large=bool(large))
+    if keys is None:
+        return "[" + ",".join(values) + "]"
+    return "{" + ",".join(f"{key}:{value}" for key, value in zip(keys, values, strict=True)) + "}"
+
+
+def _values(
+    data: bytes, count: int, entry: int, at: int, depth: int, *, large: bool
+) -> Iterator[str]:
+    """The values of a container; small ones lie in its table itself."""
+    number, width = (_U32, 4) if large else (_U16, 2)
+    for _ in range(count):
+        kind = data[entry]
+        if kind in (_LITERAL, _INT16, _UINT16) or (large and kind in (_INT32, _UINT32)):
+            yield _value(data, kind, entry + 1, depth)
+        else:
+            yield _value(data, kind, at + number(data, entry + 1)[0], depth)
+        entry += 1 + width
+
+
+def _length(data: bytes, at: int) -> tuple[int, int]:
+    """A length of 7 bits a byte, the lowest first, and where it ends."""
+    size = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        size |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return size, at
+        shift += 7
+
+
+def _opaque(kind: int, data: bytes) -> str:
+    """A value of an SQL type, the way the server prints it in JSON."""
+    if kind == NEWDECIMAL:
+        return unpack_decimal(data[2:], data[0], data[1])
+    if kind in (DATE, DATETIME, TIMESTAMP, TIME):
+        return f'"{_packed_time(int.from_bytes(data, "little", signed=True), kind)}"'
+    return f'"base64:type{kind}:{b64encode(data).decode()}"'
+
+
+def _packed_time(packed: int, kind: int) -> str:
+    """MySQL source, mysys/my_time.cc: `TIME_from_longlong_datetime_packed` and its kin."""
+    sign = "-" if packed < 0 else ""
+    whole, micros = divmod(abs(packed), 1 << 24)
+    clock = f"{whole >> 12 & 0x3FF if kind == TIME else whole >> 12 & 0x1F:02d}"
+    clock += f":{whole >> 6 & 0x3F:02d}:{whole & 0x3F:02d}.{micros:06d}"
+    if kind == TIME:
+        return sign + clock
+    days = whole >> 17
+    year, month = divmod(days >> 5, 13)
+    date = f"{year:04d}-{month:02d}-{days & 0x1F:02d}"
+    return date if kind == DATE else f"{date} {clock}"

@@ -1,0 +1,140 @@
+"""Whether a server still has, and has already, what follows the place where a source goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from connectors.errors import GapError, RetryableError
+from connectors.mysql.binlog.gtids import MariadbGtids, MysqlGtids
+from connectors.mysql.binlog.progress import Resume, is_behind
+from connectors.mysql.server import Connection, rows
+from connectors.mysql.setup.preflight import is_replica, log_status
+from connectors.mysql.setup.settings import gap_token
+
+if TYPE_CHECKING:
+    from connectors.mysql.setup.preflight import Server
+    from connectors.mysql.setup.settings import Settings
+
+
+def beginning(connection: Connection, server: Server, settings: Settings) -> Resume:
+    """Where a source begins that has captured nothing yet: at the end of the log.
+
+    Raises:
+        ConfigError: `mysql.monitor_right`.
+        RetryableError: The connection broke.
+    """
+    log_status(connection, server)
+    variable = "gtid_binlog_pos" if server.mariadb else "gtid_executed"
+    ((gtids,),) = rows(connection, f"SELECT @@GLOBAL.{variable}")
+    seen = MariadbGtids(str(gtids)) if server.mariadb else MysqlGtids(str(gtids))
+    return Resume(
+        server=server.identity,
+        generation=0,
+        file="",
+        offset=0,
+        gtids=str(seen),
+        tables=settings.tables,
+    )
+
+
+def generation(connection: Connection, server: Server, resume: Resume) -> int:
+    """The generation of this server's positions: a new one if they might not follow the others.
+
+    Raises:
+        ConfigError: `mysql.monitor_right`.
+        RetryableError: The connection broke.
+    """
+    file, _ = log_status(connection, server)
+    if server.identity != resume.server or (resume.file and is_behind(file, resume.file)):
+        return resume.generation + 1
+    return resume.generation
+
+
+def check(connection: Connection, server: Server, settings: Settings, resume: Resume) -> Resume:
+    """Check that the server has everything behind a place, and nothing of before is unknown to it.
+
+    Returns:
+        From where to go on: the same place, or one behind a gap that the user accepts.
+
+    Raises:
+        GapError: `mysql.binlog_purged` or `mysql.server_behind`.
+        RetryableError: `mysql.server_lags`, or the connection broke.
+    """
+    unknown = (_unknown_mariadb if server.mariadb else _unknown_mysql)(connection, resume)
+    if unknown:
+        if is_replica(connection, server):
+            raise RetryableError(
+                "mysql.server_lags",
+                f"it is a replica that has yet to replicate {unknown}",
+                where=server.where,
+            )
+        raise GapError(
+            "mysql.server_behind",
+            f"the stream holds transactions that the server does not know: {unknown}; it was"
+            " restored from a backup or reset, a replica that lagged behind took over, or it is"
+            " another server",
+            where=server.where,
+            cure="point the DSN at a server of the same topology that has them, or give the source"
+            " a new name to start anew",
+        )
+    missing, behind = (_missing_mariadb if server.mariadb else _missing_mysql)(connection, resume)
+    if not missing:
+        return resume
+    if settings.accepts_gap(resume):
+        return replace(resume, gtids=behind, held={}, done=(), generation=resume.generation + 1)
+    token = gap_token(settings.source, resume)
+    raise GapError(
+        "mysql.binlog_purged",
+        f"the server has removed log files that are needed: the transactions {missing} are gone",
+        where=server.where,
+        cure=f"go on without them with `accept: [{token!r}]` in the source; a longer"
+        " binlog_expire_logs_seconds prevents a repetition",
+    )
+
+
+def _unknown_mysql(connection: Connection, resume: Resume) -> str:
+    ((text,),) = rows(
+        connection,
+        "SELECT GTID_SUBTRACT(%s, @@GLOBAL.gtid_executed)",
+        str(resume.seen(mariadb=False)),
+    )
+    return "".join(str(text).split())
+
+
+def _missing_mysql(connection: Connection, resume: Resume) -> tuple[str, str]:
+    start = resume.start(mariadb=False)
+    ((text, purged),) = rows(
+        connection,
+        "SELECT GTID_SUBTRACT(@@GLOBAL.gtid_purged, %s), @@GLOBAL.gtid_purged",
+        str(start),
+    )
+    return "".join(str(text).split()), str(MysqlGtids(f"{start},{purged}"))
+
+
+def _unknown_mariadb(connection: Connection, resume: Resume) -> str:
+    """Each server's last transaction is known for each domain (`gtid_binlog_state`)."""
+    ((state,),) = rows(connection, "SELECT @@GLOBAL.gtid_binlog_state")
+    known: dict[str, int] = {}
+    for part in str(state).split(","):
+        source, _, number = part.strip().rpartition("-")
+        known[f"{source}-"] = int(number or "0")
+    ours = MariadbGtids(str(resume.seen(mariadb=True))).domains.values()
+    return ",".join(
+        f"{gtid.source}{gtid.number}" for gtid in ours if known.get(gtid.source, 0) < gtid.number
+    )
+
+
+def _missing_mariadb(connection: Connection, resume: Resume) -> tuple[str, str]:
+    (first, *_), *_ = rows(connection, "SHOW BINARY LOGS")
+    ((text,),) = rows(connection, "SELECT BINLOG_GTID_POS(%s, 4)", str(first))
+    start = MariadbGtids(str(resume.start(mariadb=True)))
+    behind = MariadbGtids(str(resume.seen(mariadb=True)))
+    missing = []
+    for gtid in MariadbGtids(str(text or "")).domains.values():
+        if gtid not in start:
+            last = start.last(gtid)
+            missing.append(f"{last.number + 1 if last else 1} to {gtid.number} of {gtid.source}*")
+        if gtid not in behind:
+            behind.add(gtid)
+    return ", ".join(missing), str(behind)
