@@ -26,7 +26,7 @@ setup: $(READY) ## make .venv from the lock files (done by itself, and again whe
 demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on until Ctrl-C
 	@exec env KEEP=$(KEEP) $(BIN)/python -m control.demo
 
-test: $(READY) ## all tests, with coverage; ARGS="-k name" chooses (WAXTAP_REQUIRE=nats,postgres,elasticsearch: no skips)
+test: $(READY) ## all tests, with coverage; ARGS="-k name" chooses (WAXTAP_REQUIRE=nats,postgres,mysql,mariadb,elasticsearch: no skips)
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest $(ARGS)
 	@$(BIN)/coverage combine -q
