@@ -13,6 +13,7 @@ WHEEL_VENV := $(VENV)/clean
 MINUTES ?= 10
 ARGS ?=
 KEEP ?=
+SOURCE ?=
 
 .PHONY: help setup demo test test-fast lint format types chaos bench bench-quick lock dist clean
 
@@ -23,8 +24,8 @@ help: ## this text
 
 setup: $(READY) ## make .venv from the lock files (done by itself, and again when they change)
 
-demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on until Ctrl-C
-	@exec env KEEP=$(KEEP) $(BIN)/python -m control.demo
+demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on; SOURCE=mariadb
+	@exec env KEEP=$(KEEP) DEMO_SOURCE=$(SOURCE) $(BIN)/python -m control.demo
 
 test: $(READY) ## all tests, with coverage; ARGS="-k name" chooses (WAXTAP_REQUIRE=nats,postgres,mysql,mariadb,elasticsearch: no skips)
 	@rm -f .coverage .coverage.*

@@ -1,8 +1,8 @@
-"""`make demo`: the whole way from one PostgreSQL to another, on servers of its own.
+"""`make demo`: the whole way from a source to PostgreSQL, on servers of its own.
 
-Environment: `DEMO_SECONDS` (20) of writing, `DEMO_RATE` (2000) changes a second, `DEMO_SEED`, and
-`KEEP=1` to leave everything running until Ctrl-C. Exits 0 if source and target agree, 1 if they do
-not or something broke, 130 or 143 when interrupted.
+Environment: `DEMO_SOURCE` (postgres, or mariadb), `DEMO_SECONDS` (20) of writing, `DEMO_RATE`
+(2000) changes a second, `DEMO_SEED`, and `KEEP=1` to leave everything running until Ctrl-C. Exits
+0 if source and target agree, 1 if they do not or something broke, 130 or 143 when interrupted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from connectors.errors import WaxtapError
-from control.demo import shop
-from control.demo.compare import compare
-from control.demo.deployment import Deployment
+from control.demo import mariadb_shop, shop
+from control.demo.compare import Comparison, compare
+from control.demo.deployment import SOURCES, Deployment
 from control.demo.display import Display, latencies
+from control.demo.mariadb_workload import MariadbWorkload
 from control.demo.progress import Progress
 from control.demo.workload import Workload
+from control.servers.mariadb import MariadbServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.1
 _DRAIN_SECONDS = 120.0
+_NAMES = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the demo runs; see the module."""
 
+    source: str
     seconds: float
     rate: int
     seed: int
@@ -42,8 +46,12 @@ class Settings:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> Settings:
-        """Read the environment. Raises ValueError for what is not a number."""
+        """Read the environment. Raises ValueError for what is not a number or no such source."""
+        source = environment.get("DEMO_SOURCE") or SOURCES[0]
+        if source not in SOURCES:
+            raise ValueError(f"SOURCE is one of {', '.join(SOURCES)}")
         return cls(
+            source=source,
             seconds=float(environment.get("DEMO_SECONDS") or 20),
             rate=int(environment.get("DEMO_RATE") or 2000),
             seed=int(environment.get("DEMO_SEED") or 1),
@@ -64,7 +72,7 @@ def main() -> int:
     display = Display()
     try:
         settings = Settings.of(os.environ)
-        with Deployment() as deployment:
+        with Deployment(settings.source) as deployment:
             return _run(deployment, display, settings)
     except _Interrupted as interruption:
         display.say("interrupted; everything is stopped")
@@ -77,7 +85,7 @@ def main() -> int:
 def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
     for server, name in (
         (deployment.nats, "NATS"),
-        (deployment.source, "source: PostgreSQL"),
+        (deployment.source, "source: " + _NAMES[settings.source]),
         (deployment.target, "target: PostgreSQL"),
     ):
         display.say(f"{name} {server.version} on port {server.port}")
@@ -86,7 +94,7 @@ def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
     display.say("both flows run; the shop opens")
 
     progress = Progress(deployment.warehouse_dsn)
-    workload = Workload(deployment.shop_dsn, settings.rate, progress, settings.seed)
+    workload = _workload(deployment, settings, progress)
     progress.start()
     workload.start()
     began = time.monotonic()
@@ -115,7 +123,7 @@ def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
         display.say(f"the target is still {lag:,} changes behind after {_DRAIN_SECONDS:.0f} s")
         return 1
 
-    result = compare(deployment.shop_dsn, deployment.warehouse_dsn, shop.TABLES)
+    result = _compare(deployment)
     for difference in result.differences:
         display.say(difference)
     if result.differences:
@@ -134,6 +142,21 @@ def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
     return 1 if failed else 0
 
 
+def _workload(
+    deployment: Deployment, settings: Settings, progress: Progress
+) -> Workload | MariadbWorkload:
+    if isinstance(deployment.source, MariadbServer):
+        return MariadbWorkload(deployment.source, settings.rate, progress, settings.seed)
+    return Workload(deployment.shop_dsn, settings.rate, progress, settings.seed)
+
+
+def _compare(deployment: Deployment) -> Comparison:
+    target = deployment.warehouse_dsn
+    if isinstance(deployment.source, MariadbServer):
+        return mariadb_shop.compare(deployment.source, target, shop.TABLES)
+    return compare(deployment.shop_dsn, target, shop.TABLES)
+
+
 def _drained(progress: Progress) -> bool:
     standing = progress.standing()
     return standing.delivered >= standing.committed
@@ -143,7 +166,7 @@ def _keep(deployment: Deployment, display: Display) -> None:
     """Leave everything running until SIGINT or SIGTERM, or until something breaks."""
     display.say(
         "\neverything goes on until Ctrl-C; what you write into the source appears in the target\n"
-        f"  source      psql '{deployment.shop_dsn}'\n"
+        f"  source      {_client(deployment)}\n"
         f"  target      psql '{deployment.warehouse_dsn}'\n"
         f"  NATS        {deployment.nats.url}\n"
         f"  monitoring  {deployment.nats.monitoring_url}/jsz?streams=true\n"
@@ -155,6 +178,13 @@ def _keep(deployment: Deployment, display: Display) -> None:
             time.sleep(_TICK_SECONDS)
     except _Interrupted:
         display.say("stopping")
+
+
+def _client(deployment: Deployment) -> str:
+    """How to get at the source."""
+    if isinstance(deployment.source, MariadbServer):
+        return f"mariadb --socket={deployment.source.socket} --user=waxtap {shop.DATABASE}"
+    return f"psql '{deployment.shop_dsn}'"
 
 
 def _raise_on_signals() -> None:

@@ -1,4 +1,4 @@
-"""What the demo runs: two PostgreSQL servers, NATS, and the two flows, all in a private folder."""
+"""What the demo runs: source and target, NATS, and the two flows, all in a private folder."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 from psycopg import sql
 
-from control.demo import shop
+from control.demo import mariadb_shop, shop
 from control.servers.errors import ServerStartError
+from control.servers.mariadb import MariadbServer
 from control.servers.nats import NatsServer
 from control.servers.postgres import PostgresServer
 from control.servers.process import tail
@@ -30,10 +31,11 @@ _PROJECT = Path(__file__).parents[2]
 _CONFIGURATION = """\
 nats: {{url: "{url}", monitor: "{monitor}"}}
 sources:
-  shop: {{type: postgres, dsn: "${{SHOP_DSN}}", tables: ["public.*"]}}
+  shop: {{type: {type}, dsn: "${{SHOP_DSN}}", tables: ["{schema}.*"]}}
 sinks:
-  warehouse: {{type: postgres, dsn: "${{WAREHOUSE_DSN}}", topics: ["db.*"]}}
+  warehouse: {{type: postgres, dsn: "${{WAREHOUSE_DSN}}", topics: ["db.*"], schema: public}}
 """
+SOURCES = ("postgres", "mariadb")
 FLOWS = ("capture/shop", "deliver/warehouse")
 _FLOW_START_SECONDS = 60.0
 _FLOW_STOP_SECONDS = 15.0
@@ -41,9 +43,14 @@ _POLL_SECONDS = 0.05
 
 
 class Deployment:
-    """Servers and flows; a context manager that ends and removes all that it started."""
+    """Servers and flows; a context manager that ends and removes all that it started.
 
-    def __init__(self) -> None:
+    Args:
+        source: The kind of the shop's server, one of `SOURCES`.
+    """
+
+    def __init__(self, source: str = "postgres") -> None:
+        self._kind = source
         self._stack = ExitStack()
         self._flows: dict[str, subprocess.Popen[bytes]] = {}
         self.folder = Path()
@@ -55,7 +62,11 @@ class Deployment:
             # PostgreSQL's own user has to get at the servers' folders; each of those is closed.
             self.folder.chmod(0o711)
             self.nats = stack.enter_context(NatsServer(self.folder / "nats"))
-            self.source = stack.enter_context(PostgresServer(data=self.folder / "source"))
+            self.source: PostgresServer | MariadbServer
+            if self._kind == "mariadb":
+                self.source = stack.enter_context(MariadbServer(data=self.folder / "source"))
+            else:
+                self.source = stack.enter_context(PostgresServer(data=self.folder / "source"))
             self.target = stack.enter_context(PostgresServer(data=self.folder / "target"))
             self._stack = stack.pop_all()
         return self
@@ -73,7 +84,9 @@ class Deployment:
 
     @property
     def shop_dsn(self) -> str:
-        """The database that is captured."""
+        """The database that is captured; of MariaDB the server."""
+        if isinstance(self.source, MariadbServer):
+            return self.source.dsn()
         return self.source.dsn(shop.DATABASE)
 
     @property
@@ -88,16 +101,20 @@ class Deployment:
 
     def prepare(self) -> None:
         """Create the shop's tables, an empty target database and the configuration."""
-        for server, database in (
-            (self.source, shop.DATABASE),
-            (self.target, shop.TARGET_DATABASE),
-        ):
-            with psycopg.connect(server.dsn(), autocommit=True) as connection:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-        with psycopg.connect(self.shop_dsn) as connection:
-            connection.execute(shop.SCHEMA.encode())
+        _create_database(self.target, shop.TARGET_DATABASE)
+        if isinstance(self.source, MariadbServer):
+            mariadb_shop.create(self.source)
+        else:
+            _create_database(self.source, shop.DATABASE)
+            with psycopg.connect(self.shop_dsn) as connection:
+                connection.execute(shop.SCHEMA.encode())
         self.configuration.write_text(
-            _CONFIGURATION.format(url=self.nats.url, monitor=self.nats.monitoring_url)
+            _CONFIGURATION.format(
+                url=self.nats.url,
+                monitor=self.nats.monitoring_url,
+                type=self._kind,
+                schema=shop.DATABASE if self._kind == "mariadb" else "public",
+            )
         )
 
     def start_flows(self) -> None:
@@ -118,18 +135,15 @@ class Deployment:
                 folder=self.folder,
             )
         deadline = time.monotonic() + _FLOW_START_SECONDS
-        with psycopg.connect(self.shop_dsn, autocommit=True) as connection:
-            while not connection.execute(
-                "SELECT 1 FROM pg_replication_slots WHERE database = current_database() AND active"
-            ).fetchone():
-                self.check()
-                if time.monotonic() > deadline:
-                    raise ServerStartError(
-                        "demo.not_captured",
-                        f"the source is not captured yet; {FLOWS[0]} says:\n"
-                        f"{self.last_words(FLOWS[0])}",
-                    )
-                time.sleep(_POLL_SECONDS)
+        while not self._captured():
+            self.check()
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    "demo.not_captured",
+                    f"the source is not captured yet; {FLOWS[0]} says:\n"
+                    f"{self.last_words(FLOWS[0])}",
+                )
+            time.sleep(_POLL_SECONDS)
 
     def check(self) -> None:
         """Raise ServerStartError when anything has ended by itself, with the end of its log."""
@@ -161,6 +175,22 @@ class Deployment:
     def _log(self, flow: str) -> Path:
         return self.folder / f"{flow.replace('/', '-')}.log"
 
+    def _captured(self) -> bool:
+        """Whether a session reads the source's log."""
+        if isinstance(self.source, MariadbServer):
+            with mariadb_shop.connect(self.source) as session, session.cursor() as cursor:
+                return bool(
+                    cursor.execute(
+                        "SELECT 1 FROM information_schema.PROCESSLIST"
+                        " WHERE COMMAND LIKE 'Binlog Dump%'"
+                    )
+                )
+        with psycopg.connect(self.shop_dsn, autocommit=True) as connection:
+            query = (
+                "SELECT 1 FROM pg_replication_slots WHERE database = current_database() AND active"
+            )
+            return connection.execute(query).fetchone() is not None
+
     def _environment(self, flow: str) -> dict[str, str]:
         ours = {
             name: value
@@ -183,3 +213,8 @@ def _ended(name: str, status: int | None, log: Path) -> ServerStartError:
     return ServerStartError(
         "demo.child_ended", f"{name} ended by itself{with_status}; its log says:\n{words}"
     )
+
+
+def _create_database(server: PostgresServer, name: str) -> None:
+    with psycopg.connect(server.dsn(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from control.demo.progress import Progress
 
 _Connection = psycopg.Connection[tuple[object, ...]]
-_WORDS = (
+WORDS = (
     "amber",
     "birch",
     "cedar",
@@ -236,11 +236,11 @@ class Workload:
         return self._random.choice(self._products)
 
     def _word(self) -> str:
-        return self._random.choice(_WORDS)
+        return self._random.choice(WORDS)
 
     def _money(self, limit: int) -> Decimal:
         return Decimal(self._random.randrange(limit)) / 100
 
     def _prose(self, length: int) -> str:
-        words = self._random.choices(_WORDS, k=length // 5 + 1)
+        words = self._random.choices(WORDS, k=length // 5 + 1)
         return " ".join(words)[:length]
