@@ -183,7 +183,7 @@ class Decoder:
             return end
         if self._checksums:
             end -= ev.CHECKSUM_SIZE
-            if crc32(event[:end]) != int.from_bytes(event[end:], "little"):
+            if crc32(memoryview(event)[:end]) != int.from_bytes(event[end:], "little"):
                 raise refusals.wrong_checksum(event[4], self._where)
         if self._open is not None:
             self._advance(event)
@@ -307,8 +307,11 @@ class Decoder:
         self._inner = unfold(event, end)
 
     def _query(self, event: bytes, end: int) -> None:
-        query = ev.parse_query(event, end)
         transaction = self._inside(event)
+        if event[end - 6 : end] == b"\0BEGIN":
+            transaction.block = True
+            return
+        query = ev.parse_query(event, end)
         statement = classify(query.text)
         match statement.what:
             case What.BEGIN:

@@ -6,13 +6,12 @@ Format: Debezium documentation, "MySQL connector", change event values. Everythi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from connectors.json_text import json_string, product_version
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What the changes of a transaction share.
 
     Attributes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from connectors.errors import FatalError
@@ -96,8 +97,7 @@ class Gtid(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """A transaction begins.
 
     Attributes:
@@ -180,12 +180,10 @@ def parse_format_description(event: bytes) -> FormatDescription:
 
 def parse_gtid(event: bytes) -> Begin:
     """MySQL's GTID event."""
-    uuid = event[HEADER_SIZE + 1 : HEADER_SIZE + 17].hex()
     number = int.from_bytes(event[HEADER_SIZE + 17 : HEADER_SIZE + 25], "little")
     committed = int.from_bytes(event[HEADER_SIZE + 42 : HEADER_SIZE + 49], "little")
-    return Begin(
-        Gtid(f"{_dashed(uuid)}:", number), _milliseconds(event, committed & ~_ORIGINAL_FOLLOWS)
-    )
+    source = _source(event[HEADER_SIZE + 1 : HEADER_SIZE + 17])
+    return Begin(Gtid(source, number), _milliseconds(event, committed & ~_ORIGINAL_FOLLOWS))
 
 
 def parse_tagged_gtid(event: bytes, end: int) -> Begin:
@@ -260,6 +258,11 @@ def parse_load_query(event: bytes, end: int) -> Query:
     start = HEADER_SIZE + 26 + variables
     database = event[start : start + size].decode(errors="replace")
     return Query(database, event[start + size + 1 : end].decode(errors="replace"))
+
+
+@lru_cache(maxsize=256)
+def _source(uuid: bytes) -> str:
+    return f"{_dashed(uuid.hex())}:"
 
 
 def _dashed(uuid: str) -> str:

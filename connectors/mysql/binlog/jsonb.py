@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from base64 import b64encode
 from json.encoder import encode_basestring
-from typing import TYPE_CHECKING
 
 from connectors.mysql.binlog.decimals import unpack_decimal
 from connectors.mysql.binlog.tablemap import (
@@ -21,24 +20,25 @@ from connectors.mysql.binlog.tablemap import (
     TIMESTAMP,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY = 0, 1, 2, 3
 _LITERAL, _INT16, _UINT16, _INT32, _UINT32 = 4, 5, 6, 7, 8
 _INT64, _UINT64, _DOUBLE, _STRING, _OPAQUE = 9, 10, 11, 12, 15
 _LITERALS = ("null", "true", "false")
-_NUMBERS = {
-    _INT16: struct.Struct("<h"),
-    _UINT16: struct.Struct("<H"),
-    _INT32: struct.Struct("<i"),
-    _UINT32: struct.Struct("<I"),
-    _INT64: struct.Struct("<q"),
-    _UINT64: struct.Struct("<Q"),
-    _DOUBLE: struct.Struct("<d"),
-}
+_INLINE_SMALL = frozenset({_LITERAL, _INT16, _UINT16})
+_INLINE_LARGE = _INLINE_SMALL | {_INT32, _UINT32}
+_I16 = struct.Struct("<h").unpack_from
 _U16 = struct.Struct("<H").unpack_from
+_I32 = struct.Struct("<i").unpack_from
 _U32 = struct.Struct("<I").unpack_from
+_NUMBERS = {
+    _INT16: _I16,
+    _UINT16: _U16,
+    _INT32: _I32,
+    _UINT32: _U32,
+    _INT64: struct.Struct("<q").unpack_from,
+    _UINT64: struct.Struct("<Q").unpack_from,
+    _DOUBLE: struct.Struct("<d").unpack_from,
+}
 # More than the server allows (100).
 _DEEPEST = 200
 
@@ -54,18 +54,21 @@ def json_text(data: bytes) -> str:
 
 def _value(data: bytes, kind: int, at: int, depth: int) -> str:
     if kind == _STRING:
-        size, at = _length(data, at)
-        return encode_basestring(str(data[at : at + size], "latin-1"))
-    if kind == _LITERAL:
-        return _LITERALS[data[at]]
+        size = data[at]
+        if size < 0x80:
+            start = at + 1
+        else:
+            size, start = _length(data, at)
+        return encode_basestring(str(data[start : start + size], "latin-1"))
     if kind <= _LARGE_ARRAY:
         if depth > _DEEPEST:
             raise ValueError("a document that is too deep")
         return _container(data, kind, at, depth + 1)
+    if kind == _LITERAL:
+        return _LITERALS[data[at]]
     number = _NUMBERS.get(kind)
     if number is not None:
-        (value,) = number.unpack_from(data, at)
-        return repr(value)
+        return repr(number(data, at)[0])
     if kind == _OPAQUE:
         size, start = _length(data, at + 1)
         return _opaque(data[at], data[start : start + size])
@@ -73,36 +76,33 @@ def _value(data: bytes, kind: int, at: int, depth: int) -> str:
 
 
 def _container(data: bytes, kind: int, at: int, depth: int) -> str:
+    """An object or an array; small values lie in its table itself."""
     large = kind & 1
-    number, width = (_U32, 4) if large else (_U16, 2)
-    (count,) = number(data, at)
-    entry = at + 2 * width
-    keys: list[str] | None = None
-    if kind <= _LARGE_OBJECT:
-        keys = []
-        for _ in range(count):
-            start = at + number(data, entry)[0]
-            size = _U16(data, entry + width)[0]
-            keys.append(encode_basestring(str(data[start : start + size], "latin-1")))
-            entry += width + 2
-    values = _values(data, count, entry, at, depth, large=bool(large))
-    if keys is None:
-        return "[" + ",".join(values) + "]"
-    return "{" + ",".join(f"{key}:{value}" for key, value in zip(keys, values, strict=True)) + "}"
-
-
-def _values(
-    data: bytes, count: int, entry: int, at: int, depth: int, *, large: bool
-) -> Iterator[str]:
-    """The values of a container; small ones lie in its table itself."""
-    number, width = (_U32, 4) if large else (_U16, 2)
+    number, width, inline = (_U32, 4, _INLINE_LARGE) if large else (_U16, 2, _INLINE_SMALL)
+    count = number(data, at)[0]
+    key = at + 2 * width
+    entry = key + count * (width + 2) if kind <= _LARGE_OBJECT else key
+    parts = []
     for _ in range(count):
-        kind = data[entry]
-        if kind in (_LITERAL, _INT16, _UINT16) or (large and kind in (_INT32, _UINT32)):
-            yield _value(data, kind, entry + 1, depth)
+        kind_ = data[entry]
+        if kind_ in inline:
+            text = (
+                _LITERALS[data[entry + 1]]
+                if kind_ == _LITERAL
+                else repr(_NUMBERS[kind_](data, entry + 1)[0])
+            )
         else:
-            yield _value(data, kind, at + number(data, entry + 1)[0], depth)
+            text = _value(data, kind_, at + number(data, entry + 1)[0], depth)
         entry += 1 + width
+        if kind <= _LARGE_OBJECT:
+            start = at + number(data, key)[0]
+            name = data[start : start + _U16(data, key + width)[0]]
+            parts.append(f"{encode_basestring(str(name, 'latin-1'))}:{text}")
+            key += width + 2
+        else:
+            parts.append(text)
+    inside = ",".join(parts)
+    return f"{{{inside}}}" if kind <= _LARGE_OBJECT else f"[{inside}]"
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
