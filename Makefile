@@ -48,8 +48,9 @@ format: $(READY) ## put the style right
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
 
-chaos: $(READY) ## kill everything at random for MINUTES=10, then compare source, stream and target
-	$(BIN)/python -m tests.e2e.chaos --minutes $(MINUTES) $(ARGS)
+chaos: $(READY) ## kill everything at random for MINUTES=10, then compare; SOURCE=mysql or mariadb
+	$(BIN)/python -m tests.e2e.$(if $(filter mysql mariadb,$(SOURCE)),binlog_chaos --source $(SOURCE),chaos) \
+	  --minutes $(MINUTES) $(ARGS)
 
 bench: $(BENCH_READY) ## the table of speeds, latencies and memory (Debezium's rows need Java)
 	$(BIN)/python -m bench $(ARGS)

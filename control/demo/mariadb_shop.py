@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pymysql.cursors import Cursor
 
     from control.demo.shop import Table
-    from control.servers.mariadb import MariadbServer
+    from control.servers.binlog_server import BinlogServer
 
 _SHOWN = 5
 
@@ -71,7 +71,7 @@ SCHEMA = (
 )
 
 
-def connect(server: MariadbServer, *, database: bool = True) -> pymysql.Connection[Cursor]:
+def connect(server: BinlogServer, *, database: bool = True) -> pymysql.Connection[Cursor]:
     """A session on the shop's server, without autocommit."""
     return pymysql.connect(
         unix_socket=str(server.socket),
@@ -81,7 +81,7 @@ def connect(server: MariadbServer, *, database: bool = True) -> pymysql.Connecti
     )
 
 
-def create(server: MariadbServer) -> None:
+def create(server: BinlogServer) -> None:
     """Make the shop's database and tables."""
     with connect(server, database=False) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {shop.DATABASE} CHARACTER SET utf8mb4")
@@ -90,7 +90,7 @@ def create(server: MariadbServer) -> None:
             cursor.execute(statement)
 
 
-def compare(server: MariadbServer, target_dsn: str, tables: Iterable[Table]) -> Comparison:
+def compare(server: BinlogServer, target_dsn: str, tables: Iterable[Table]) -> Comparison:
     """Compare the whole contents of `tables` in the shop and in the target."""
     compared, rows, differences = 0, 0, []
     with connect(server) as source, psycopg.connect(target_dsn) as target:

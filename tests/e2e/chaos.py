@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from control.servers.local import LocalServer
 from control.servers.nats import NatsServer
 from control.servers.postgres import PostgresServer
 from tests.e2e import shop, verify, verify_stream
@@ -188,7 +189,7 @@ class Chaos:
         time.sleep(self._random.uniform(0, 2))
 
     def _kill_server(self, name: str) -> None:
-        server: NatsServer | PostgresServer = getattr(self._deployment, name)
+        server: LocalServer = getattr(self._deployment, name)
         server.kill()
         self.report.kills += 1
         time.sleep(self._random.choice([0, 0.2, 1, 3]))

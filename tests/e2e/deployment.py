@@ -13,14 +13,17 @@ import psycopg
 import yaml
 from psycopg import sql
 
+from control.servers.binlog_server import BinlogServer
+from control.servers.mysql import MysqlServer
+from control.servers.postgres import PostgresServer
 from tests.e2e import shop
+from tests.servers.binlog import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from control.servers.nats import NatsServer
-    from control.servers.postgres import PostgresServer
 
 
 @dataclass
@@ -35,23 +38,30 @@ class Deployment:
         tables: Patterns that are captured.
         more: Merged into the configuration's sections.
         accepted: Losses that the owner accepts, by section and name.
+        sink: Further settings of the sink.
     """
 
-    source: PostgresServer
+    source: PostgresServer | BinlogServer
     target: PostgresServer
     nats: NatsServer
     folder: Path
     tables: tuple[str, ...] = shop.PATTERNS
     more: Mapping[str, dict[str, object]] = field(default_factory=dict)
     accepted: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    sink: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        create_database(self.source, "shop")
+        if isinstance(self.source, BinlogServer):
+            run(self.source, "CREATE DATABASE shop CHARACTER SET utf8mb4")
+        else:
+            create_database(self.source, "shop")
         create_database(self.target, "warehouse")
         self.write_configuration()
 
     @property
     def source_dsn(self) -> str:
+        if isinstance(self.source, BinlogServer):
+            return self.source.dsn()
         return self.source.dsn("shop")
 
     @property
@@ -64,8 +74,20 @@ class Deployment:
 
     def write_configuration(self) -> None:
         """Write `waxtap.yaml`; running flows do not look at it again."""
-        source = {"type": "postgres", "dsn": "${SHOP_DSN}", "tables": list(self.tables)}
-        sink = {"type": "postgres", "dsn": "${WAREHOUSE_DSN}", "topics": ["db.*"]}
+        kind = "mysql" if isinstance(self.source, MysqlServer) else "mariadb"
+        if isinstance(self.source, PostgresServer):
+            kind = "postgres"
+        source: dict[str, object] = {
+            "type": kind,
+            "dsn": "${SHOP_DSN}",
+            "tables": list(self.tables),
+        }
+        sink: dict[str, object] = {
+            "type": "postgres",
+            "dsn": "${WAREHOUSE_DSN}",
+            "topics": ["db.*"],
+            **self.sink,
+        }
         accepted = {("sources", "shop"): source, ("sinks", "warehouse"): sink}
         for place, tokens in self.accepted.items():
             accepted[place]["accept"] = tokens

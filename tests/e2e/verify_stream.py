@@ -156,7 +156,7 @@ def _event(data: bytes, key: tuple[tuple[str, str], ...] | None) -> Event:
         before = {name: envelope["before"].get(name) for name, _ in key}
         if None not in before.values():
             old = _text_key(before)
-    table = f"{origin['schema']}.{origin['table']}"
+    table = f"{origin.get('schema') or origin['db']}.{origin['table']}"
     return Event(op, table, key, old if old != key else None)
 
 

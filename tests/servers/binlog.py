@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from control.servers.binlog_server import BinlogServer
 
 # Nothing here survives the machine, so nothing need be on its disk; SIGKILL loses nothing.
-FAST = {"innodb-flush-log-at-trx-commit": "0", "sync-binlog": "0", "skip-name-resolve": "ON"}
+FAST = {"innodb-flush-log-at-trx-commit": "2", "sync-binlog": "0", "skip-name-resolve": "ON"}
 _PATIENCE = 60.0
 
 
