@@ -57,6 +57,41 @@ class Measure:
     targets: tuple[Target, ...] = ()
 
 
+def _of_binlog(kind: str, name: str) -> tuple[Measure, ...]:
+    """The lines of MySQL or MariaDB as the source."""
+    return (
+        Measure(
+            f"{kind}_rows_per_s",
+            f"{name}: backlog to acknowledged in JetStream",
+            "changes/s",
+            targets=(Target(">=", 25_000),),
+        ),
+        Measure(f"{kind}_rows_cpu_us", "– CPU of our process, a change", "µs", 1),
+        Measure(
+            f"{kind}_rows_per_cpu_s",
+            "– changes a CPU second",
+            "changes",
+            targets=(Target(">=", 3, f"{kind}_debezium_per_cpu_s"),),
+        ),
+        Measure(f"rss_{kind}_rows_mb", "– peak memory", "MB", targets=(Target("<=", 200),)),
+        Measure(
+            f"{kind}_single_per_s",
+            f"{name}: single-row transactions to JetStream",
+            "changes/s",
+            targets=(Target(">=", 15_000),),
+        ),
+        Measure(f"{kind}_single_cpu_us", "– CPU of our process, a transaction", "µs", 1),
+        Measure(f"{kind}_single_per_cpu_s", "– transactions a CPU second", "changes", 0, False),
+        Measure(f"rss_{kind}_single_mb", "– peak memory", "MB", published=False),
+        Measure(f"{kind}_library_rows_per_s", f"{name}: mysql-replication alone", "changes/s"),
+        Measure(f"{kind}_library_rows_cpu_us", "– CPU, a change", "µs", 1, published=False),
+        Measure(f"{kind}_library_single_per_s", "– single-row transactions", "changes/s"),
+        Measure(f"{kind}_library_single_cpu_us", "– CPU, a transaction", "µs", 1, published=False),
+        Measure(f"{kind}_debezium_per_s", f"{name}: Debezium publishing", "changes/s"),
+        Measure(f"{kind}_debezium_per_cpu_s", "– changes a CPU second", "changes"),
+    )
+
+
 MEASURES: tuple[Measure, ...] = (
     Measure(
         "capture_per_s",
@@ -142,6 +177,9 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure("webhook_changes_cpu_us", "– CPU of our process, a change", "µs", 1, published=False),
     Measure("rss_webhook_changes_mb", "– peak memory", "MB", published=False),
+    *_of_binlog("mysql", "MySQL"),
+    *_of_binlog("mariadb", "MariaDB"),
+    Measure("mariadb_raw_per_s", "MariaDB: mariadb-binlog --raw", "changes/s"),
     Measure("latency_rate_per_s", "latency: rate that the writer kept", "changes/s", 0, False),
     Measure("stream_p50_ms", "commit to JetStream, p50", "ms", 1),
     Measure("stream_p95_ms", "commit to JetStream, p95", "ms", 1, published=False),

@@ -16,6 +16,9 @@ class Settings:
         transaction_rows: Rows of each of the backlog's transactions.
         noop_changes: How much of the backlog Debezium reads with the handler that does nothing.
         publish_changes: How much of the backlog Debezium publishes.
+        binlog_changes: Rows of the backlog in the log of MySQL and of MariaDB.
+        binlog_transactions: Single-row transactions in another one there.
+        library_changes: How much of either `mysql-replication` reads.
         documents: How many changes of the backlog go into Elasticsearch.
         webhook_requests: How many changes of the backlog go out one by one.
         webhook_changes: How many go out in lists.
@@ -31,6 +34,9 @@ class Settings:
     transaction_rows: int
     noop_changes: int
     publish_changes: int
+    binlog_changes: int
+    binlog_transactions: int
+    library_changes: int
     documents: int
     webhook_requests: int
     webhook_changes: int
@@ -47,6 +53,9 @@ FULL = Settings(
     transaction_rows=1000,
     noop_changes=1_000_000,
     publish_changes=200_000,
+    binlog_changes=500_000,
+    binlog_transactions=200_000,
+    library_changes=100_000,
     documents=200_000,
     webhook_requests=100_000,
     webhook_changes=500_000,
@@ -63,6 +72,9 @@ QUICK = Settings(
     transaction_rows=1000,
     noop_changes=100_000,
     publish_changes=10_000,
+    binlog_changes=60_000,
+    binlog_transactions=10_000,
+    library_changes=10_000,
     documents=60_000,
     webhook_requests=20_000,
     webhook_changes=80_000,

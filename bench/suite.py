@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bench import (
     backlog,
+    binlog,
     capture,
     debezium,
     deliver,
@@ -33,7 +34,11 @@ BENCHMARKS = (
     "latency",
     "debezium-noop",
     "debezium-publish",
+    "mysql",
+    "mariadb",
 )
+# They need no backlog in PostgreSQL.
+_ON_THEIR_OWN = ("latency", "mysql", "mariadb")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -72,7 +77,7 @@ class Suite:
             if name not in self._chosen:
                 self.skipped[name] = "left out"
                 continue
-            if filled is None and name != "latency":
+            if filled is None and name not in _ON_THEIR_OWN:
                 self._tell(f"loading {settings.changes:,} rows")
                 filled = backlog.load(
                     self._fleet.source.dsn(), settings.changes, settings.transaction_rows
@@ -94,7 +99,13 @@ class Suite:
                 for values in zip(*samples.values(), strict=True)
             )
             return
-        assert filled is not None  # noqa: S101 - loaded for everything but the latency
+        if name in ("mysql", "mariadb"):
+            for figures in binlog.run(self._fleet, self._settings, name, self._tell):
+                shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+                self._tell(f"{name}: {shown}")
+                yield figures
+            return
+        assert filled is not None  # noqa: S101 - loaded for all that need it
         runs: dict[str, _Run] = {
             "recvlogical": recvlogical.run,
             "pipelines": pipelines.run,
