@@ -323,7 +323,7 @@ def run_chaos(
         chaos.finish()
         say(f"drains; so far {report}")
         drain = time.monotonic()
-        _await(lambda: not _differences(ground), "source and target differ")
+        _await_agreement(ground)
         report.drained = time.monotonic() - drain
         check_no_crash_loop(chaos.capture)
         check_no_crash_loop(chaos.deliver)
@@ -343,6 +343,13 @@ def _differences(ground: Ground) -> list[str]:
         return compare(ground.source, ground.deployment.target_dsn, TABLES).differences
     except psycopg.errors.UndefinedTable as error:
         return [str(error)]  # nothing of it has arrived yet
+
+
+def _await_agreement(ground: Ground, patience: float = 120.0) -> None:
+    deadline = time.monotonic() + patience
+    while found := _differences(ground):
+        assert time.monotonic() < deadline, "source and target differ:\n" + "\n".join(found)
+        time.sleep(0.3)
 
 
 def _await(condition: Callable[[], bool], what: str, patience: float = 120.0) -> None:
