@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from control.servers.mariadb import find_mariadb
 from control.servers.nats import find_nats_server
 from control.servers.pidfile import ProcessIdentity, descendants
 from control.servers.postgres_programs import find_programs
@@ -122,3 +123,12 @@ def test_a_child_that_dies_is_told(temporary: Path) -> None:
     assert demo.returncode == 1, output
     assert "deliver/warehouse ended by itself with status -9" in output
     assert_gone(family)
+
+
+def test_mariadb_as_the_source(temporary: Path) -> None:
+    obtain("mariadb", find_mariadb, "mariadb-server-core")
+    with start(temporary, DEMO_SOURCE="mariadb") as demo:
+        output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, output
+    assert "source: MariaDB" in output
+    assert "source and target agree: " in output
