@@ -10,6 +10,7 @@ import pytest
 
 from connectors.errors import FatalError
 from tests.integration.binlog_capture import Log, after
+from tests.integration.test_mysql_types import cases
 from tests.servers.binlog import connect, run
 
 if TYPE_CHECKING:
@@ -104,6 +105,25 @@ def test_truncated_tables_are_told(log: Log) -> None:
         changes[0].table.hash if changes[0].table else ""
     }
     assert all(change.last for change in changes)
+
+
+def test_a_table_that_is_truncated_first_has_the_shape_that_the_log_tells_later(
+    log: Log, binlog_kind: Kind
+) -> None:
+    columns = [f"c{index} {type_}" for index, (type_, _, _) in enumerate(cases(binlog_kind))]
+    columns = [column for column in columns if "(300)" not in column]
+    for number, start in enumerate(range(0, len(columns), 30)):
+        listed = ", ".join(columns[start : start + 30])
+        log.run(
+            "SET sql_mode = ''",
+            f"CREATE TABLE t{number} (id int unsigned PRIMARY KEY, {listed})",
+            f"TRUNCATE t{number}",
+            f"INSERT INTO t{number} (id) VALUES (1)",
+        )
+    changes = log.changes()
+    for truncated, inserted in zip(changes[::2], changes[1::2], strict=True):
+        assert (truncated.op, inserted.op) == ("t", "c")
+        assert truncated.table == inserted.table
 
 
 def test_xa_transactions_appear_when_they_are_committed(log: Log) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from connectors.mysql.binlog.charsets import Charset
+from connectors.mysql.binlog.declared import DeclaredColumn
 
 _LATIN1 = bytes(range(256)).decode("latin-1")
 CHARSETS = {
@@ -28,3 +29,6 @@ class KnownCatalog:
 
     def column_types(self, schema: str, table: str) -> dict[str, str]:
         return self._columns
+
+    def declared(self, schema: str, table: str) -> list[DeclaredColumn]:
+        return [DeclaredColumn("id", "int(10) unsigned", True)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connectors.contracts import TableSchema
 from connectors.mysql.binlog.compiled import CompiledReader
+from connectors.mysql.binlog.declared import declared_schema
 from connectors.mysql.binlog.envelope import SourceBlock
 from connectors.mysql.binlog.events import HEADER_SIZE, malformed
 from connectors.mysql.binlog.rows import ExactReader
@@ -17,6 +17,7 @@ from connectors.mysql.binlog.types import needs_catalog
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from connectors.contracts import TableSchema
     from connectors.mysql.binlog.table import Table
     from connectors.mysql.binlog.types import Catalog
 
@@ -123,11 +124,14 @@ class Tables:
     def truncated(self, schema: str, name: str) -> tuple[TableSchema, SourceBlock]:
         """What to say of a table that was emptied, which the log describes with its rows only.
 
-        Before its first rows, nothing but its name is known.
+        Before its first rows it has the shape that the server declares now; where we may not see
+        that, nothing but its name is known.
         """
         table = self._latest.get((schema, name))
         if table is None:
-            table = TableSchema(self._source, schema, name, (), (), self._connector)
+            columns = self._catalog.declared(schema, name)
+            table = declared_schema(self._source, schema, name, columns, self._connector)
+            self._latest[schema, name] = table
         return table, SourceBlock(self._connector, self._source, schema, name)
 
     def _describe(self, event: bytes, end: int) -> KnownTable | None:

@@ -11,6 +11,7 @@ from connectors.mysql.binlog import tablemap as tm
 
 if TYPE_CHECKING:
     from connectors.mysql.binlog.charsets import Charset
+    from connectors.mysql.binlog.declared import DeclaredColumn
     from connectors.mysql.binlog.tablemap import MappedColumn, TableMap
 
 
@@ -99,6 +100,10 @@ class Catalog(Protocol):
         Raises:
             FatalError: `mysql.unknown_collation`.
         """
+        ...
+
+    def declared(self, schema: str, table: str) -> list[DeclaredColumn]:
+        """The present columns of a table; empty when there is none, or we may not see it."""
         ...
 
     def column_types(self, schema: str, table: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from connectors.errors import FatalError
 from connectors.mysql.binlog.charsets import Charset, needs_table
+from connectors.mysql.binlog.declared import DeclaredColumn
 from connectors.mysql.server import Connection, connect, rows
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ _LENGTHS = "SELECT CHARACTER_SET_NAME, MAXLEN FROM information_schema.CHARACTER_
 _TYPES = (
     "SELECT COLUMN_NAME, DATA_TYPE FROM information_schema.COLUMNS"
     " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+)
+_DECLARED = (
+    "SELECT COLUMN_NAME, COLUMN_TYPE, COLUMN_KEY = 'PRI' FROM information_schema.COLUMNS"
+    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION"
 )
 _EVERY_BYTE = bytes(range(256)).hex()
 
@@ -71,6 +76,12 @@ class ServerCatalog:
             return {
                 str(name): str(type_) for name, type_ in rows(connection, _TYPES, schema, table)
             }
+
+    def declared(self, schema: str, table: str) -> list[DeclaredColumn]:
+        """As `types.Catalog.declared`. Raises RetryableError as well: the server is away."""
+        with closing(connect(self._settings.dsn, self._settings.source)) as connection:
+            found = rows(connection, _DECLARED, schema, table)
+        return [DeclaredColumn(str(name), str(type_), bool(key)) for name, type_, key in found]
 
     def _table(self, name: str) -> str:
         """The characters of all bytes of a character set, as the server converts them."""
