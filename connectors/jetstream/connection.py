@@ -37,7 +37,9 @@ log = structlog.get_logger()
 
 _FIRST_ANSWER = 5.0
 _CLOSING = 5.0
-_NO_RESPONDERS = 503
+# Of an error: nobody has subscribed to what was asked.
+NO_RESPONDERS = "jetstream.no_responders"
+_NOBODY = 503
 
 _connections: dict[NatsSpec, Connection] = {}
 _lock = threading.Lock()
@@ -218,9 +220,9 @@ class Connection:
                 where=f"{subject} at {self.spec.shown}",
             ) from error
         for each, (_, _, header, _) in zip(wanted, answers, strict=True):
-            if header and status(header) == _NO_RESPONDERS:
+            if header and status(header) == _NOBODY:
                 raise RetryableError(
-                    "jetstream.no_responders",
+                    NO_RESPONDERS,
                     "nobody answers there: JetStream is off, starting, or without a leader",
                     where=f"{each.subject} at {self.spec.shown}",
                     cure="enable JetStream in the server's configuration, and for the account",

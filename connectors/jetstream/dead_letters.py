@@ -16,7 +16,7 @@ import structlog
 from connectors.contracts import Delivered
 from connectors.errors import FencedError, GapError, RetryableError
 from connectors.jetstream import api
-from connectors.jetstream.connection import Wanted, connect
+from connectors.jetstream.connection import NO_RESPONDERS, Wanted, connect
 from connectors.jetstream.frames import read_headers
 from connectors.jetstream.headers_only import headers_of
 from connectors.jetstream.layout import ensure_letters
@@ -43,12 +43,16 @@ from connectors.letters import Outstanding
 from connectors.subjects import topic_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeVar
 
     from connectors.contracts import Claim, Share
+    from connectors.errors import FatalError
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
     from connectors.letters import Letter, Reason
+
+    T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -115,6 +119,8 @@ class DeadLetters:
         self._share, self._fence = claim.share, claim.fence
         self._layout, self._spec = nats.stream, spec
         self._objects: set[int] = set()
+        # When the stream was created; empty until letters are loaded.
+        self._created = ""
         self._wake = threading.Event()
         self._patience = Patience(STREAM, self._wake, (stop,))
         self._connection = connect(nats)
@@ -123,13 +129,13 @@ class DeadLetters:
 
     def load(self) -> Outstanding:
         """What is there at the beginning; letters of an earlier stream of that name are not."""
-        return self._patience.repeat(self._load)
+        return self._repeat(self._load)
 
     def put(self, letters: Sequence[Letter]) -> None:
         """Return once all of these are stored; one that is there already is stored once."""
         for first in range(0, len(letters), _AT_ONCE):
             part = letters[first : first + _AT_ONCE]
-            self._store(self._patience.repeat(lambda part=part: self._copies(part)))  # type: ignore[misc]
+            self._store(self._repeat(lambda part=part: self._copies(part)))  # type: ignore[misc]
 
     def mark(self, topic: str, sequence: int) -> None:
         """Note that a table of a topic is emptied at `sequence`."""
@@ -138,12 +144,12 @@ class DeadLetters:
 
     def get(self, sequences: Sequence[int]) -> list[Delivered | None]:
         """The changes as they lay in their stream; None for a letter that is gone."""
-        return self._patience.repeat(lambda: self._get(sequences))
+        return self._repeat(lambda: self._get(sequences))
 
     def failed_again(self, sequence: int, reason: Reason) -> None:
         """Note a further attempt that failed."""
         subject = self._subject(sequence)
-        stored = self._patience.repeat(lambda: api.last_message(self._connection, STREAM, subject))
+        stored = self._repeat(lambda: api.last_message(self._connection, STREAM, subject))
         if stored is None:
             return
         fields = read_headers(stored.hdrs)
@@ -156,13 +162,13 @@ class DeadLetters:
         """Delete letters; one that is gone already is fine."""
         subjects = [self._subject(sequence) for sequence in sequences]
         large = [self._subject(each) for each in self._objects.intersection(sequences)]
-        self._patience.repeat(lambda: remove_letters(self._connection, subjects, large))
+        self._repeat(lambda: remove_letters(self._connection, subjects, large))
         self._objects.difference_update(sequences)
 
     def check(self) -> None:
-        """Raise FencedError if a newer claim exists."""
-        if self._patience.repeat(lambda: _newest(self._connection, self._share)) != self._fence:
-            raise self._fenced()
+        """Raise FencedError if a newer claim exists, GapError if the stream was deleted."""
+        if self._repeat(lambda: _newest(self._connection, self._share)) != self._fence:
+            raise self._repeat(self._overtaken)
 
     def close(self) -> None:
         """Let go of the connection. Never raises."""
@@ -177,6 +183,10 @@ class DeadLetters:
         share = self._share
         letters: list[tuple[int, str, tuple[int, ...]]] = []
         truncated: dict[str, int] = {}
+        info = api.stream_info(self._connection, STREAM)
+        if info is None:
+            raise self._gone()
+        self._created = info.created
         self._objects.clear()
         for seen in headers_of(self._connection, STREAM, share_subjects(share.sink, share.stream)):
             head = read_head(seen.subject, seen.header)
@@ -239,13 +249,13 @@ class DeadLetters:
         left = list(wanted)
         while left:
             if self._fence == 0:
-                self._fence = self._patience.repeat(self._claim)
+                self._fence = self._repeat(self._claim)
             part: list[Wanted] = []
             size = 0
             while left[len(part) :] and (not part or size < _AT_ONCE_BYTES):
                 size += len(left[len(part)].payload)
                 part.append(left[len(part)])
-            refused = self._patience.repeat(lambda part=part: self._publish(part))  # type: ignore[misc]
+            refused = self._repeat(lambda part=part: self._publish(part))  # type: ignore[misc]
             left = [*refused, *left[len(part) :]]
             if refused:
                 self._patience.complain(
@@ -270,7 +280,7 @@ class DeadLetters:
                 continue
             kind = classify(error)
             if kind is Kind.OVERTAKEN:
-                raise self._fenced()
+                raise self._overtaken()
             if kind is not Kind.NO_ROOM:
                 raise api.ApiError(error.code, error.err_code, error.description)
             refused.append(each)
@@ -287,10 +297,35 @@ class DeadLetters:
         if error is None:
             return api.decode_ack(reply.payload).seq
         if classify(error) is Kind.OVERTAKEN:
-            raise self._fenced()
+            raise self._overtaken()
         raise api.ApiError(error.code, error.err_code, error.description)
 
-    def _fenced(self) -> FencedError:
+    def _repeat(self, attempt: Callable[[], T]) -> T:
+        """Wait for NATS, but not for a stream that was deleted: it is made at a start."""
+
+        def once() -> T:
+            try:
+                return attempt()
+            except (RetryableError, api.ApiError) as error:
+                if _may_be_gone(error) and api.stream_info(self._connection, STREAM) is None:
+                    raise self._gone() from error
+                raise
+
+        return self._patience.repeat(once)
+
+    def _gone(self) -> GapError:
+        return GapError(
+            "jetstream.letters_gone",
+            f"the stream {STREAM} was deleted, and the dead letters with it",
+            where=f"sink {self._share.sink}",
+            cure="start the flow again: it makes the stream anew and goes on without them",
+        )
+
+    def _overtaken(self) -> FatalError:
+        """Why the claim does not hold any more."""
+        info = api.stream_info(self._connection, STREAM)
+        if info is None or self._created not in ("", info.created):
+            return self._gone()
         return FencedError(
             "jetstream.letters_fenced",
             f"another flow has taken over stream {self._share.stream}",
@@ -338,6 +373,13 @@ def read_letter(
         headers.json_nulls,
         headers.failed,
     )
+
+
+def _may_be_gone(error: RetryableError | api.ApiError) -> bool:
+    """Whether it is what requests get that are about a stream that does not exist."""
+    if isinstance(error, api.ApiError):
+        return error.err_code == api.STREAM_NOT_FOUND
+    return error.code == NO_RESPONDERS
 
 
 def remove_letters(

@@ -147,6 +147,31 @@ def test_what_a_truncated_stream_has_lost_is_no_letter_any_more(
     store.close()
 
 
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_stream_that_was_deleted_is_told_and_not_waited_for(
+    nats: NatsSpec, opened: DeadLetters, *, made_again: bool
+) -> None:
+    opened.load()
+    opened.put([letter(3, 1)])
+    with connect(nats) as connection:
+        api.call(connection, "STREAM.DELETE.DLQ", None, dict)
+    other = share(nats, "other", "CDC_shop", ["*"])
+    assert other is not None
+    if made_again:
+        claim_letters(nats, SPEC, other)
+    attempts: list[Callable[[], object]] = [
+        lambda: opened.put([letter(4, 1)]),
+        lambda: opened.mark("db.users", 4),
+        opened.check,
+    ]
+    if not made_again:
+        attempts += [lambda: opened.get([3]), lambda: opened.delete([3]), opened.load]
+    for attempt in attempts:
+        with pytest.raises(GapError) as caught:
+            attempt()
+        assert caught.value.code == "jetstream.letters_gone"
+
+
 def test_a_message_that_has_expired_cannot_become_a_letter(
     nats: NatsSpec, opened: DeadLetters
 ) -> None:
