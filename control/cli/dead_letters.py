@@ -101,8 +101,10 @@ def show(
     console = _console()
     for each in told:
         change = each.pop("change")
+        # As --key takes it.
+        each["key"] = json.dumps(each["key"], separators=(",", ":")) if each["key"] else ""
         for name, text in each.items():
-            console.print(f"{name:<10} {text}", markup=False, highlight=False)
+            console.print(f"{name:<10} {text}", highlight=False)
         console.print_json(json.dumps(change))
         console.print()
     return _DONE
@@ -246,7 +248,8 @@ def _tell(
         "gone": "no letters any more",
     }
     told = [f"{counts[name]} {words}" for name, words in meanings.items() if counts[name]]
-    print(f"{chosen} chosen: {', '.join(told) or 'nothing done yet'}")
+    nothing = "nothing done yet" if chosen else "no letter is like that"
+    print(f"{chosen} chosen: {', '.join(told) or nothing}")
     if total.replayed > chosen:
         print("letters of the same rows go along, so that their order stays")
     if total.error:
@@ -266,7 +269,8 @@ def _chosen(connection: Connection, choice: Choice | None) -> list[Head]:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    # Without markup: keys and errors have brackets of their own.
+    return Console(markup=False, width=None if sys.stdout.isatty() else _WIDTH)
 
 
 def _error(head: Head) -> str:

@@ -68,6 +68,8 @@ def test_one_bad_row_of_a_thousand_stops_nothing(deployment: Deployment) -> None
         assert "good" in str(found[0]["error"])
         shown = json.loads(waxtap(deployment, "show", "--key", "500", "-o", "json").stdout)
         assert shown[0]["change"]["after"] == {"id": 500, "value": "bad"}
+        assert 'key        {"id":500}\n' in waxtap(deployment, "show", "--key", "500").stdout
+        assert "[postgres.constraint]" in waxtap(deployment, "list", "--key", "500").stdout
 
         told = replayed(deployment, "--all")
         assert (told["replayed"], told["failed"], told["waiting"]) == (0, 1, 3)
