@@ -41,8 +41,15 @@ class BatchSpec(BaseModel):
     )
 
 
+_STARTS = "one of beginning, end, {time: …} and {sequence: …}"
+
+
 def _word(value: object) -> object:
-    return {value: True} if value in ("beginning", "end") else value
+    if not isinstance(value, str):
+        return value
+    if value not in ("beginning", "end"):
+        raise ValueError(_STARTS)
+    return {value: True}
 
 
 class StartSpec(BaseModel):
@@ -58,7 +65,7 @@ class StartSpec(BaseModel):
     @model_validator(mode="after")
     def _one(self) -> StartSpec:
         if len(self.model_fields_set) != 1:
-            raise ValueError("one of beginning, end, {time: …} and {sequence: …}")
+            raise ValueError(_STARTS)
         if self.time is not None and self.time.tzinfo is None:
             raise ValueError("a time needs its offset from UTC: 2026-01-31T12:00:00Z")
         return self

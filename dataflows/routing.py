@@ -51,6 +51,16 @@ def partition(key: str | None, partitions: int) -> int:
     return crc32(key.encode("ascii")) % partitions if key else 0
 
 
+def check_topic(name: str) -> None:
+    """Raise ValueError, which says why, if no topic can have this name."""
+    if not _TOPIC.fullmatch(name):
+        raise ValueError(
+            "topic: words of letters, digits, _ and -, joined by dots; write others as %XX"
+        )
+    if name.split(".")[0] == DEAD:
+        raise ValueError(f"topic: the word {DEAD} is taken, let it not stand first")
+
+
 def check_template(template: str, *, outbox: bool) -> None:
     """Raise ValueError, which says why, if this is no topic template."""
     for name in _VARIABLE.findall(template):
@@ -59,12 +69,7 @@ def check_template(template: str, *, outbox: bool) -> None:
         if name == "aggregatetype" and not outbox:
             raise ValueError("topic: only the transform `outbox` knows an {aggregatetype}")
     example = _VARIABLE.sub("x", template)
-    if not _TOPIC.fullmatch(example):
-        raise ValueError(
-            "topic: words of letters, digits, _ and -, joined by dots; write others as %XX"
-        )
-    if example.split(".")[0] == DEAD:
-        raise ValueError(f"topic: the word {DEAD} is taken, let it not stand first")
+    check_topic(example)
 
 
 def topic_from(template: str, source: str, table: TableSchema | None, route: str) -> str:

@@ -18,6 +18,7 @@ from dataflows.document import read
 from dataflows.options import SinkOptions, SourceOptions, TopicSpec
 from dataflows.pipeline_spec import PipelineSpec, PythonTransforms
 from dataflows.places import placing
+from dataflows.routing import check_topic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +137,7 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
         sources={name: _source(name, entry) for name, entry in sources.items()},
         sinks={name: _sink(name, entry, tuple(sources)) for name, entry in sinks.items()},
         topics={
-            name: _validated(TopicSpec, entry, f"topics.{name}")
+            name: _topic(name, entry)
             for name, entry in _mapping(document.get("topics") or {}, "topics").items()
         },
         pipelines={
@@ -150,10 +151,19 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
     )
 
 
+def _topic(name: str, entry: object) -> TopicSpec:
+    where = f"topics.{name}"
+    try:
+        check_topic(name)
+    except ValueError as error:
+        raise ConfigError("config.bad_name", str(error), where=where) from None
+    return _validated(TopicSpec, entry, where)
+
+
 def _source(name: str, entry: dict[str, object]) -> SourceConfig:
     where = f"sources.{name}"
     kind, options, own = _split(entry, where, SourceOptions, registry.source_types())
-    spec = _validated(registry.source_spec(kind), own, where)
+    spec = _validated(registry.source_spec(kind), own, where, SourceOptions)
     common = _validated(SourceOptions, options, where)
     return SourceConfig(name, kind, spec, common.accept)
 
@@ -161,7 +171,7 @@ def _source(name: str, entry: dict[str, object]) -> SourceConfig:
 def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkConfig:
     where = f"sinks.{name}"
     kind, options, own = _split(entry, where, SinkOptions, registry.sink_types())
-    spec = _validated(registry.sink_spec(kind), own, where)
+    spec = _validated(registry.sink_spec(kind), own, where, SinkOptions)
     common = _validated(SinkOptions, options, where)
     with placing(where, ("topics",)):
         filter_subjects(known[0] if known else "source", common.topics)
@@ -198,7 +208,7 @@ def _split(
             where=f"{where}.type",
             cure=f"known: {', '.join(types)}",
         )
-    names = {field.alias or name for name, field in common.model_fields.items()}
+    names = _names(common)
     options = {key: value for key, value in entry.items() if key in names}
     own = {key: value for key, value in entry.items() if key not in names}
     return kind, options, own
@@ -226,7 +236,14 @@ def _mapping(tree: object, where: str) -> dict[str, object]:
     return tree
 
 
-def _validated(model: type[_Model], tree: object, where: str) -> _Model:
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _validated(
+    model: type[_Model], tree: object, where: str, beside: type[BaseModel] | None = None
+) -> _Model:
+    """Check `tree`; `beside` has the further keys that its place in the file may hold."""
     try:
         return model.model_validate(tree)
     except ValidationError as error:
@@ -242,6 +259,6 @@ def _validated(model: type[_Model], tree: object, where: str) -> _Model:
         first, *rest = problems
         more = "".join(f"; {place}: {message}" for place, message in rest)
         unknown = any(one["type"] == "extra_forbidden" and len(one["loc"]) == 1 for one in found)
-        names = (field.alias or name for name, field in model.model_fields.items())
+        names = _names(model) + (_names(beside) if beside else [])
         cure = f"known: {', '.join(names)}" if unknown else ""
         raise ConfigError("config.invalid", first[1] + more, where=first[0], cure=cure) from None

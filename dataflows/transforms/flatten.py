@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dataflows.failing import StepError
 from dataflows.transforms.columns import Name
@@ -34,6 +34,13 @@ class FlattenSpec(BaseModel):
     into: dict[Name, Kind] = Field(min_length=1, description="path, with dots: kind")
     prefix: str | None = Field(default=None, description="of the new names; default: `<field>_`")
     keep: bool = Field(default=False, description="whether the column itself stays")
+
+    @model_validator(mode="after")
+    def _apart(self) -> FlattenSpec:
+        names = [path.replace(".", "_") for path in self.into]
+        if len(set(names)) < len(names):
+            raise ValueError("two paths would be one column: dots become _ in its name")
+        return self
 
 
 class Flatten:

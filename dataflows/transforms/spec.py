@@ -64,12 +64,14 @@ def _written_short(value: object) -> object:
     """`unwrap`, `{drop: [a]}` and `{python: "m:f"}` stand for what they mean in full."""
     if isinstance(value, str):
         return {value: {}}
-    if not isinstance(value, dict) or len(value) != 1:
+    if not isinstance(value, dict):
         return value
+    if len(value) != 1:
+        raise ValueError(f"one transform an item of the list, not {len(value)}")
     [(name, settings)] = value.items()
     if name == "python" and isinstance(settings, str):
         return {name: {"function": settings}}
-    if name in ("drop", "keep") and isinstance(settings, list):
+    if name in ("drop", "keep") and not isinstance(settings, dict):
         return {name: {"fields": settings}}
     return {name: {}} if settings is None else value
 
