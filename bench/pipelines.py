@@ -13,8 +13,8 @@ from connectors.contracts import Chunk
 from connectors.jetstream.stream import StreamClaim
 from connectors.postgres.source import PostgresSource
 from connectors.postgres.spec import SourceSpec
+from dataflows.memory.remember import Remembering, stateful_pipelines
 from dataflows.pipeline import Captured, pipelines_of
-from dataflows.remember import Remembering, stateful_pipelines
 from dataflows.spec import parse
 from dataflows.transforms.change_view import ChangeView
 

@@ -27,10 +27,10 @@ from connectors.jetstream.patience import Patience
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.stream import stream_name, verify_not_behind
 from dataflows.capture_source import CapturePartition, connector
-from dataflows.continuity import InputState, Memory
+from dataflows.memory.continuity import InputState, Memory
+from dataflows.memory.remember import Remembering, name_of, stateful_pipelines
+from dataflows.memory.source import RememberedPartition
 from dataflows.pipeline import Captured, Routed, pipelines_of
-from dataflows.remember import Remembering, name_of, stateful_pipelines
-from dataflows.remembered_source import RememberedPartition
 from dataflows.reporting import remembering
 from dataflows.stopping import running, stopping
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import PublisherState, StreamClaim
+    from dataflows.memory.options import StatefulSpec
     from dataflows.spec import Config, SourceConfig
-    from dataflows.stateful_options import StatefulSpec
 
 # Recovery finds a step's state by these names: a renamed step would lose it silently.
 INPUT, REMEMBER, OUTPUT = "capture", "remember", "publish"

@@ -12,9 +12,9 @@ from connectors import registry
 from connectors.contracts import Chunk
 from connectors.errors import RetryableError
 from connectors.jetstream.stream import open_stream
+from dataflows.configuration.places import placing
 from dataflows.pacing import Backoff, Pace
 from dataflows.pipeline import Captured
-from dataflows.places import placing
 from dataflows.reporting import remembering
 from dataflows.stopping import stopping
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from connectors.contracts import Checkpoint, Source, SourceReader
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim
-    from dataflows.continuity import InputState
+    from dataflows.memory.continuity import InputState
     from dataflows.spec import SourceConfig
 
 log = structlog.get_logger()

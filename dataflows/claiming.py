@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from connectors.jetstream.dead_letters import claim_letters, holds_letters
 from connectors.jetstream.expiry import shortened
-from dataflows.places import placing
+from dataflows.configuration.places import placing
 
 if TYPE_CHECKING:
     from connectors.contracts import Claim, Share, Sink

@@ -15,18 +15,18 @@ from connectors.errors import FatalError, PermanentError
 from connectors.letters import LetterAnswer, State
 from connectors.subjects import topic_of
 from dataflows.kept import KEPT_BYTES, Kept
-from dataflows.parking import Parking, refusal, refused, rows_of, sort, together
-from dataflows.pieces import flat, transactions, units
-from dataflows.replaying import Replay
-from dataflows.telling import Telling
+from dataflows.letters.parking import Parking, refusal, refused, rows_of, sort, together
+from dataflows.letters.pieces import flat, transactions, units
+from dataflows.letters.replaying import Replay
+from dataflows.letters.telling import Telling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from connectors.contracts import Claim, Delivered, Sink
     from connectors.letters import Letter, LetterRequest, LetterStore
-    from dataflows.options import OnRefusal
-    from dataflows.pieces import Unit
+    from dataflows.configuration.options import OnRefusal
+    from dataflows.letters.pieces import Unit
 
 
 class DeadLetterWriter:

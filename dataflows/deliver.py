@@ -33,10 +33,10 @@ from connectors.jetstream.offsets import KvOffsets
 from connectors.jetstream.requests import Requests
 from connectors.jetstream.stream import stream_name
 from connectors.letters import Asked
-from dataflows.answering import Answering
 from dataflows.claiming import claim_share
 from dataflows.dead_letters import DeadLetterWriter
 from dataflows.gathering import Gathering
+from dataflows.letters.answering import Answering
 from dataflows.pacing import Backoff, Pace
 from dataflows.pipeline import reprocess, sink_steps
 from dataflows.reporting import remembering

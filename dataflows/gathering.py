@@ -10,7 +10,7 @@ from connectors.contracts import CHUNK_BYTES, Batch
 
 if TYPE_CHECKING:
     from connectors.contracts import Claim, Delivered
-    from dataflows.options import BatchSpec
+    from dataflows.configuration.options import BatchSpec
 
 
 class Gathering:

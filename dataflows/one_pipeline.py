@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from connectors.contracts import TableSchema
-    from dataflows.pipeline_spec import PipelineSpec
+    from dataflows.configuration.pipeline_spec import PipelineSpec
     from dataflows.steps import Made
     from dataflows.transforms.record import Row
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from connectors import registry
 from connectors.errors import ConfigError, WaxtapError
 from dataflows import reporting
-from dataflows.places import placing
+from dataflows.configuration.places import placing
 from dataflows.spec import load
 
 

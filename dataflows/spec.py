@@ -13,11 +13,11 @@ from connectors import registry
 from connectors.errors import ConfigError
 from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
 from connectors.jetstream.topics import filter_subjects
-from dataflows import references
-from dataflows.document import read
-from dataflows.options import SinkOptions, SourceOptions, TopicSpec
-from dataflows.pipeline_spec import PipelineSpec, PythonTransforms
-from dataflows.places import placing
+from dataflows.configuration import references
+from dataflows.configuration.document import read
+from dataflows.configuration.options import SinkOptions, SourceOptions, TopicSpec
+from dataflows.configuration.pipeline_spec import PipelineSpec, PythonTransforms
+from dataflows.configuration.places import placing
 from dataflows.routing import check_topic
 
 if TYPE_CHECKING:

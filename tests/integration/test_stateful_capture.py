@@ -18,10 +18,10 @@ from connectors.jetstream.connection import connect
 from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.stream import open_stream
 from connectors.postgres.spec import SourceSpec
-from dataflows import continuity
 from dataflows.capture import CaptureSource, StreamSink
+from dataflows.memory import continuity
+from dataflows.memory.remember import Remembering, name_of, stateful_pipelines
 from dataflows.pipeline import pipelines_of
-from dataflows.remember import Remembering, name_of, stateful_pipelines
 from dataflows.spec import SourceConfig, parse
 from tests.e2e.verify_stream import read_stream
 from tests.unit.rows import change
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from connectors.contracts import Change
     from connectors.jetstream.stream import PublisherState
     from control.servers.nats import NatsServer
-    from dataflows.continuity import InputState
-    from dataflows.remember import State
+    from dataflows.memory.continuity import InputState
+    from dataflows.memory.remember import State
     from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from connectors.letters import Letter, Reason
-    from dataflows.options import OnRefusal
+    from dataflows.configuration.options import OnRefusal
 
 Names = Literal["none", "first", "all"]
 Kind = Literal["transactions", "whole", "versions", "plain"]

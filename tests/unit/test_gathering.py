@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.contracts import Batch, Claim, Delivered, Share
+from dataflows.configuration.options import BatchSpec
 from dataflows.gathering import Gathering
-from dataflows.options import BatchSpec
 
 CLAIM = Claim(Share("warehouse", "CDC_shop", "", ("CDC.shop.>",)), 1, {"CDC.shop.>": 0})
 

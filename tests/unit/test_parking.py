@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.letters import Outstanding, State
-from dataflows.parking import Parking, row, rows_of, sort, whole
-from dataflows.pieces import flat, transactions, units
+from dataflows.letters.parking import Parking, row, rows_of, sort, whole
+from dataflows.letters.pieces import flat, transactions, units
 from tests.unit.letters_model import change
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from connectors.errors import ConfigError
-from dataflows.references import resolve
+from dataflows.configuration.references import resolve
 
 
 def test_variables_defaults_and_literals_are_replaced_anywhere() -> None:

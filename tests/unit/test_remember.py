@@ -4,10 +4,10 @@ import pickle
 
 from connectors.contracts import Change, Checkpoint, Failure
 from connectors.jetstream.stream import StreamClaim
+from dataflows.memory.options import DedupeSpec, SampleSpec, StatefulSpec
+from dataflows.memory.remember import Remembering, name_of, stateful_pipelines
 from dataflows.pipeline import Routed
-from dataflows.remember import Remembering, name_of, stateful_pipelines
 from dataflows.spec import parse
-from dataflows.stateful_options import DedupeSpec, SampleSpec, StatefulSpec
 from tests.unit.rows import SUBJECT, change
 
 CLAIM = StreamClaim("CDC_shop", "shop", "2026-01-01T00:00:00Z", "w", 1, 0, 0.0, None)

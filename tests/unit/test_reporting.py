@@ -8,7 +8,7 @@ import structlog
 
 from connectors.errors import ConfigError, GapError
 from dataflows import reporting
-from dataflows.places import placing
+from dataflows.configuration.places import placing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

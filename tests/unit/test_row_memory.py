@@ -5,7 +5,7 @@ from collections import OrderedDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataflows.row_memory import RowMemory, short_hash
+from dataflows.memory.rows import RowMemory, short_hash
 
 ROWS = [short_hash(b"%d" % number) for number in range(12)]
 VALUES = [bytes([number] * 8) for number in range(4)]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from connectors.contracts import UNAVAILABLE, Failure, UnwrappedChange
-from dataflows.stateful_options import DedupeSpec, SampleSpec, StatefulSpec, ThrottleSpec
-from dataflows.stateful_steps import StatefulSteps
+from dataflows.memory.options import DedupeSpec, SampleSpec, StatefulSpec, ThrottleSpec
+from dataflows.memory.steps import StatefulSteps
 from tests.unit.rows import SUBJECT, apply, change, table
 
 if TYPE_CHECKING:

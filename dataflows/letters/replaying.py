@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.letters import LetterAnswer
-from dataflows.parking import is_truncate, pipeline_failed, refusal
+from dataflows.letters.parking import is_truncate, pipeline_failed, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from connectors.contracts import Delivered
     from connectors.errors import PermanentError
     from connectors.letters import LetterStore, Reason
-    from dataflows.parking import Parking
+    from dataflows.letters.parking import Parking
 
 # So many letters are given to the target at once.
 _PIECE = 200

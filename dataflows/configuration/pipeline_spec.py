@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, RootModel, model_validator
 
 from dataflows.filters import check_filter
+from dataflows.memory.options import StatefulSpec
 from dataflows.routing import TablePattern, check_template
-from dataflows.stateful_options import StatefulSpec
 from dataflows.transforms.spec import Transforms, TransformSpec
 
 FilterText = Annotated[

@@ -14,7 +14,7 @@ from typing_extensions import override
 from connectors.errors import GapError
 from connectors.jetstream.examine import verify_own
 from dataflows.capture_source import CapturePartition, connector
-from dataflows.continuity import BEGINNING, CatchingUp, Memory
+from dataflows.memory.continuity import BEGINNING, CatchingUp, Memory
 from dataflows.pipeline import Captured
 from dataflows.reporting import remembering
 from dataflows.stopping import stopping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from connectors.contracts import Checkpoint, Chunk, Source, SourceReader
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim
-    from dataflows.continuity import InputState
+    from dataflows.memory.continuity import InputState
     from dataflows.spec import SourceConfig
 
 log = structlog.get_logger()

@@ -15,7 +15,7 @@ import msgspec
 from connectors.contracts import UnwrappedChange
 from connectors.subjects import topic_of
 from dataflows.failing import UNREADABLE
-from dataflows.row_memory import short_hash
+from dataflows.memory.rows import short_hash
 from dataflows.transforms.record import key_of_row
 
 if TYPE_CHECKING:

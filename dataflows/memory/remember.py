@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, TypeAlias
 from bytewax.operators import StatefulBatchLogic
 from typing_extensions import override
 
+from dataflows.memory.steps import EMPTY, PackedSteps, StatefulSteps
 from dataflows.pipeline import Routed
 from dataflows.reporting import remembering
-from dataflows.stateful_steps import EMPTY, PackedSteps, StatefulSteps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from connectors.contracts import Change
+    from dataflows.memory.options import StatefulSpec
     from dataflows.spec import Config
-    from dataflows.stateful_options import StatefulSpec
 
 # Version, lineage, and what the steps of each pipeline remember.
 State: TypeAlias = tuple[int, str, tuple[tuple[str, PackedSteps], ...]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dataflows.parking import is_truncate, together
+from dataflows.letters.parking import is_truncate, together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

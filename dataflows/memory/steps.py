@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
-from dataflows.fingerprints import Fate, Fingerprint, Fingerprints
-from dataflows.row_memory import WIDTH, Packed, RowMemory
+from dataflows.memory.fingerprints import Fate, Fingerprint, Fingerprints
+from dataflows.memory.rows import WIDTH, Packed, RowMemory
 
 if TYPE_CHECKING:
     from connectors.contracts import Change, TableSchema
-    from dataflows.stateful_options import DedupeSpec, SampleSpec, StatefulSpec, ThrottleSpec
+    from dataflows.memory.options import DedupeSpec, SampleSpec, StatefulSpec, ThrottleSpec
 
 log = structlog.get_logger()
 

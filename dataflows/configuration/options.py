@@ -16,7 +16,7 @@ from pydantic import (
 
 from connectors.contracts import CHUNK_CHANGES
 from connectors.quantities import Duration
-from dataflows.pipeline_spec import FilterText, OnError, check_sink_transforms
+from dataflows.configuration.pipeline_spec import FilterText, OnError, check_sink_transforms
 from dataflows.transforms.spec import Transforms
 
 
