@@ -133,7 +133,8 @@ class SupervisedFlow:
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._run: Run | None = None
-        self._thread = threading.Thread(target=self._supervise, name=flow)
+        # A test that fails must not keep the whole run from its end.
+        self._thread = threading.Thread(target=self._supervise, name=flow, daemon=True)
 
     @property
     def recovery(self) -> Path:

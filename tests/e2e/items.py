@@ -38,13 +38,16 @@ def witness_of(deployment: Deployment) -> Witness:
     return Witness(deployment.source_dsn, {"public.items": ("id",)})
 
 
-def stop_cleanly(flow: SupervisedFlow, seconds: float = 8.0) -> None:
-    """End a flow with SIGTERM: every process exits with 0, soon, and none had ended before."""
-    assert not flow.unasked, flow.unasked
-    began = time.monotonic()
-    statuses = flow.stop()
-    assert set(statuses) == {0}, flow.last_words()
-    assert time.monotonic() - began < seconds
+def stop_cleanly(*flows: SupervisedFlow, seconds: float = 8.0) -> None:
+    """End flows with SIGTERM: every process exits with 0, soon, and none had ended before."""
+    ends = []
+    for flow in flows:
+        began = time.monotonic()
+        ends.append((flow, flow.stop(), time.monotonic() - began))
+    for flow, statuses, took in ends:
+        assert not flow.unasked, flow.unasked
+        assert set(statuses) == {0}, flow.last_words()
+        assert took < seconds
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:

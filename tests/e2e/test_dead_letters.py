@@ -83,8 +83,7 @@ def test_one_bad_row_of_a_thousand_stops_nothing(deployment: Deployment) -> None
         assert letters(deployment) == []
         noted = target(deployment, "SELECT value FROM audit WHERE id IN (500, 2000) ORDER BY n")
         assert noted == [("bad still",)]
-        for flow in (capture, deliver):
-            stop_cleanly(flow)
+        stop_cleanly(capture, deliver)
 
 
 def test_a_discarded_letter_is_gone_and_what_waits_behind_it_stays(deployment: Deployment) -> None:

@@ -266,8 +266,7 @@ def test_an_index_follows_while_everything_is_killed(
             wait_for(lambda: not difference(index, deployment), "agreement", 120)
             assert held(deployment) == 0
             assert not deliver.unasked, deliver.unasked
-            stop_cleanly(capture)
-            stop_cleanly(deliver)
+            stop_cleanly(capture, deliver)
             assert not difference(index, deployment)
 
 
@@ -322,5 +321,4 @@ def test_one_document_of_a_thousand_is_refused_and_comes_in_later(
             wait_for(lambda: not difference(index, deployment), "agreement")
             assert index.rows()[2000] == ("last0", None)
             assert 500 not in index.rows()
-            for flow in (capture, deliver):
-                stop_cleanly(flow)
+            stop_cleanly(capture, deliver)

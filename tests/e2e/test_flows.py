@@ -66,8 +66,7 @@ def test_flows_run_in_every_layout_and_go_on_where_they_stopped(
             deployment.run("DELETE FROM items WHERE id % 11 = 0")
             agree(deployment)
         finally:
-            stop_cleanly(capture)
-            stop_cleanly(deliver)
+            stop_cleanly(capture, deliver)
         assert capture.recovery.exists() is layout.recovery
     stored = verify_stream.read_stream(deployment.nats.url)
     assert verify_stream.check_stream(stored, witness.read()) > 6000

@@ -79,8 +79,7 @@ def test_rows_arrive_as_pipelines_and_sinks_change_them(deployment: Deployment) 
         )
         wait_for(lambda: _rows(deployment) == wanted, "the rows of the pipeline")
     finally:
-        for flow in flows:
-            stop_cleanly(flow)
+        stop_cleanly(*flows)
 
 
 def _beyond(deployment: Deployment, sequence: int) -> bool:
