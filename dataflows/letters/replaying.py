@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from connectors.letters import LetterAnswer
 from dataflows.letters.parking import is_truncate, pipeline_failed, refusal
 
@@ -127,17 +129,36 @@ class Replay:
             self._parking.remove(sequence)
 
 
+class _Origin(msgspec.Struct):
+    source: msgspec.Raw = msgspec.Raw(b"null")
+    ts_ms: int | None = None
+
+
+_decode_origin = msgspec.json.Decoder(_Origin).decode
+
+
 def _deletes(changes: Iterable[Delivered]) -> list[Delivered]:
     """What a truncate behind a letter has to do once the letter is delivered after all.
 
-    The truncate itself was delivered in its time, and rows that came after it must stay.
+    The truncate itself was delivered in its time, and rows that came after it must stay. Of that
+    time only the place in the stream is known, so the deletes tell the letter's.
     """
     return [
         change._replace(
-            envelope=b'{"before":%b,"after":null,"op":"d"}' % change.key.encode(),
-            unavailable=(),
-            json_nulls=(),
+            envelope=_delete(change.key, change.envelope), unavailable=(), json_nulls=()
         )
         for change in changes
         if change.key is not None and not is_truncate(change)
     ]
+
+
+def _delete(key: str, envelope: bytes) -> bytes:
+    try:
+        origin = _decode_origin(envelope)
+    except msgspec.DecodeError:
+        # It is the target that says so, of the letter itself.
+        origin = _Origin()
+    source, ts_ms = bytes(origin.source), origin.ts_ms
+    told = b"" if source == b"null" else b',"source":%b' % source
+    told += b"" if ts_ms is None else b',"ts_ms":%d' % ts_ms
+    return b'{"before":%b,"after":null,"op":"d"%b}' % (key.encode(), told)

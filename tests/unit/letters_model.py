@@ -51,7 +51,9 @@ def change(
         "op": op,
         "before": None if before is None else {"id": before},
         "after": row if op in "cu" else None,
+        "source": {"ts_ms": 1_000 + sequence},
         "ts_ms": sequence,
+        "transaction": None,
     }
     return Delivered(
         sequence,
@@ -78,6 +80,7 @@ class World:
         fuse: How many more steps are stored before the flow dies; None: it lives.
         applied: Sequences in the order in which the target took them, by row.
         most: Bytes of an open transaction that the flow keeps.
+        deletes: Envelopes of the deletes that stood for a truncate.
     """
 
     kind: Kind = "transactions"
@@ -91,6 +94,7 @@ class World:
     letters: dict[int, Letter] = field(default_factory=dict)
     truncated: dict[str, int] = field(default_factory=dict)
     again: list[tuple[int, str]] = field(default_factory=list)
+    deletes: list[bytes] = field(default_factory=list)
     attempts: int = 0
     commits: list[list[int]] = field(default_factory=list)
     fuse: int | None = None
@@ -162,8 +166,12 @@ class World:
             if not versions or self.rows.get(place, (0, None))[0] <= each.sequence:
                 self.rows[place] = (each.sequence, value)
         # Deletes that stand for a truncate are nobody's changes.
-        if each.key is not None and b'"ts_ms"' in each.envelope:
+        if each.key is None:
+            return
+        if b'"transaction"' in each.envelope:
             self.applied[topic(each), each.key].append(each.sequence)
+        else:
+            self.deletes.append(each.envelope)
 
 
 def topic(each: Delivered) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -316,6 +317,27 @@ def test_a_letter_that_fails_again_stays_and_what_is_behind_it() -> None:
     made.refused.clear()
     assert writer.carry_out(request([15])) == LetterAnswer(replayed=3)
     assert writer.carry_out(request([15])) == LetterAnswer(gone=1)
+
+
+def test_a_letter_from_before_a_truncate_is_deleted_again_at_its_own_time() -> None:
+    stream = [change(1, "c", 7), change(2, "t", 0), change(3, "c", 8)]
+    made = World(stream=stream, refused={1})
+    writer = made.writer()
+    with capture_logs():
+        writer.write(made.batch(0, 3))
+        writer.flush()
+    made.refused.clear()
+    assert writer.carry_out(request([1])) == LetterAnswer(replayed=1)
+    assert made.visible() == {("db.a", '{"id":8}'): 3}
+    assert [json.loads(each) for each in made.deletes] == [
+        {
+            "before": {"id": 7},
+            "after": None,
+            "op": "d",
+            "source": {"ts_ms": 1_001},
+            "ts_ms": 1,
+        }
+    ]
 
 
 def test_a_discarded_letter_lets_what_is_behind_it_wait() -> None:
