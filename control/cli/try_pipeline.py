@@ -44,7 +44,7 @@ class _Tried:
 
 def try_pipeline(
     *,
-    config: Annotated[Path, Parameter(name=["--config", "-c"])] = Path("waxtap.yaml"),
+    config: Annotated[Path | None, Parameter(name=["--config", "-c"])] = None,
     pipeline: str = "",
     sink: str = "",
     source: str = "",
@@ -54,14 +54,14 @@ def try_pipeline(
     """Show what a pipeline makes of changes: before and after of each, and why one is dropped.
 
     Args:
-        config: The configuration.
+        config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
         pipeline: The pipeline to try.
         sink: Instead of a pipeline: the sink whose own filter and transforms to try.
         source: Whose changes these are; the first source that it takes from unless given.
         samples: A file with one envelope a line (docs/pipelines.md); `-` for standard input.
         live: Instead of a file: the last so many changes of the source's stream.
     """
-    whole = load(config, os.environ)
+    whole = load(config or Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml")), os.environ)
     tried = _tried(whole, pipeline, sink, source)
     if (samples is None) == (live <= 0):
         raise ConfigError(

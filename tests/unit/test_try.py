@@ -64,6 +64,14 @@ def test_before_and_after_are_shown_and_why_a_change_is_dropped(files: Path) -> 
     assert "dropped  the pipeline does not take this table" in lines
 
 
+def test_the_configuration_is_that_of_the_flows(
+    files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAXTAP_CONFIG", str(files / "waxtap.yaml"))
+    try_pipeline(pipeline="users", samples=files / "samples.jsonl")
+    assert "in CDC.shop.db.users.0" in capsys.readouterr().out
+
+
 def test_the_steps_of_a_sink_can_be_tried(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try_pipeline(config=files / "waxtap.yaml", sink="out", samples=files / "samples.jsonl")
     assert capsys.readouterr().out.count("dropped  the filter is false") == 2
