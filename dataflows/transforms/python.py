@@ -7,7 +7,7 @@ It runs in the flow's process and with its rights, so it is imported only when t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
@@ -26,12 +26,10 @@ from dataflows.transforms.python_rows import Given, Rows
 from dataflows.transforms.record import NULL, decode_value, encode, key_of_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from connectors.contracts import TableSchema
     from dataflows.transforms.record import Record
 
-Function: TypeAlias = Callable[[ChangeView], ChangeView | Sequence[ChangeView] | None]
+Function: TypeAlias = Callable[[ChangeView], ChangeView | Iterable[ChangeView] | None]
 
 _OPS = ("c", "u", "d", "r")
 REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
@@ -99,8 +97,8 @@ class PythonTransform:
             view = ChangeView(
                 record.op,
                 None if record.key is None else decode_value(record.key),
-                before.decoded,
-                after.decoded,
+                before.shown(),
+                after.shown(),
                 decode_value(record.fields.get("source", NULL)) or {},
                 table.schema,
                 table.name,
@@ -116,19 +114,21 @@ class PythonTransform:
     def _call(self, view: ChangeView) -> Sequence[ChangeView]:
         try:
             returned = self._function(view)
-        except Exception as error:
+            # A generator runs here.
+            several = list(returned) if isinstance(returned, Iterable) else [returned]
+        except (Exception, SystemExit) as error:
             # Not the exception's text, which may tell of the row.
             raise StepError(
                 "transform.python_failed", f"{self._name} raised {type(error).__name__}"
             ) from error
         if returned is None:
             return ()
-        several = [returned] if isinstance(returned, ChangeView) else list(returned)
-        if not all(isinstance(one, ChangeView) for one in several):
+        changes = [one for one in several if isinstance(one, ChangeView)]
+        if len(changes) < len(several):
             raise StepError(
                 "transform.python_result", f"{self._name} returned something else than changes"
             )
-        return several
+        return changes
 
     def _taken(
         self,

@@ -45,6 +45,10 @@ class Given:
                 name: decode_value(value) for name, value in row.items() if name not in absent
             }
 
+    def shown(self) -> dict[str, Any] | None:
+        """A copy for the function: what it sets in it is told from what was given."""
+        return None if self.decoded is None else self.decoded.copy()
+
     def untouched(self, name: str, value: object) -> bool:
         """Whether a value is the one that was given; a list or an object is compared anew."""
         if self.decoded is None or name not in self.decoded or self.decoded[name] is not value:

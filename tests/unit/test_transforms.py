@@ -23,6 +23,8 @@ from dataflows.transforms.spec import Transforms, make
 from tests.unit.changes import ROW, USERS, change, columns, delivered, row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dataflows.steps import OnError
 
 _ALLOWED = ("tests.unit.test_transforms:*",)
@@ -350,6 +352,25 @@ def wrong(_given: ChangeView) -> Any:
     return {"id": 1}
 
 
+def number(_given: ChangeView) -> Any:
+    return 5
+
+
+def breaks_off(given: ChangeView) -> Iterator[ChangeView]:
+    yield given
+    raise ValueError(given.after)
+
+
+def leaves(_given: ChangeView) -> None:
+    raise SystemExit(0)
+
+
+def blanks(given: ChangeView) -> ChangeView:
+    assert given.after is not None
+    given.after["email"] = "-"
+    return given
+
+
 def _python(name: str, **kinds: str) -> dict[str, Any]:
     return {"python": {"function": f"tests.unit.test_transforms:{name}", "columns": kinds}}
 
@@ -377,6 +398,10 @@ def test_a_list_that_was_changed_in_place_is_not_lost() -> None:
     assert row(one(change(), _python("grows")))["doc"]["l"] == [1, 2, 3]
 
 
+def test_a_value_that_was_set_in_place_is_not_lost() -> None:
+    assert row(one(change(), _python("blanks")))["email"] == "-"
+
+
 def test_a_function_does_not_see_what_the_log_did_not_carry() -> None:
     was = change("u", unavailable=("note",))
     made = one(was, _python("shout", n="integer"))
@@ -391,6 +416,9 @@ def test_a_function_does_not_see_what_the_log_did_not_carry() -> None:
         ("adds", "transform.column_unknown"),
         ("fails", "transform.python_failed"),
         ("wrong", "transform.python_result"),
+        ("number", "transform.python_result"),
+        ("breaks_off", "transform.python_failed"),
+        ("leaves", "transform.python_failed"),
         ("hundreds", "step.too_many_changes"),
     ],
 )
