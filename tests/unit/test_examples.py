@@ -16,6 +16,7 @@ _ENVIRONMENT = {
     "SHOP_DSN": "dbname=shop",
     "WAREHOUSE_DSN": "dbname=warehouse",
     "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "SALT": "pepper",
 }
 
 
@@ -52,6 +53,11 @@ def test_the_pipelines_of_the_document_are_valid() -> None:
     source = {"type": "postgres", "dsn": "host=nowhere"}
     tree = {"nats": {}, "sources": {"shop": source}, **yaml.safe_load(first)}
     assert parse(tree, {"SALT": "pepper"}).pipelines["users"].key == ("id",)
+
+
+def test_the_example_of_mysql_is_valid() -> None:
+    config = load(_ROOT / "examples" / "mysql.yaml", _ENVIRONMENT)
+    assert config.sources["shop"].type == "mysql"
 
 
 @pytest.mark.parametrize("document", ["README.md"])
