@@ -17,6 +17,8 @@ _ENVIRONMENT = {
     "WAREHOUSE_DSN": "dbname=warehouse",
     "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "SALT": "pepper",
+    "SEARCH_KEY": "a2V5",
+    "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
 
 
