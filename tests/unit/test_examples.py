@@ -18,7 +18,6 @@ _ENVIRONMENT = {
     "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "SALT": "pepper",
     "SEARCH_KEY": "a2V5",
-    "HOOK_SECRET": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
 }
 
 
@@ -67,9 +66,13 @@ def test_the_documents_examples_are_valid(document: str, tmp_path: Path) -> None
     text = (_ROOT / document).read_text(encoding="utf-8")
     blocks = re.findall(r"^( *)```yaml\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
     assert blocks
-    for indent, block in blocks:
+    whole: dict[str, dict[str, object]] = {}
+    for indent, block in blocks:  # a later one adds to what an earlier one shows
+        shown = yaml.safe_load(re.sub(f"^{indent}", "", block, flags=re.MULTILINE))
+        for section, entries in shown.items():
+            whole.setdefault(section, {}).update(entries)
         path = tmp_path / "waxtap.yaml"
-        path.write_text(re.sub(f"^{indent}", "", block, flags=re.MULTILINE), encoding="utf-8")
+        path.write_text(yaml.safe_dump(whole), encoding="utf-8")
         assert load(path, _ENVIRONMENT).sources
 
 
