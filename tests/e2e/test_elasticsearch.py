@@ -241,6 +241,7 @@ def test_an_index_follows_while_everything_is_killed(
             began = time.monotonic()
             with Writer(deployment.source_dsn, seed) as writer:
                 for action in actions:
+                    wait_for(lambda: "delivering" in deliver.last_words(), "a claim", 120)
                     index.await_writes(chosen.randint(20, 200))
                     took = time.monotonic() - began
                     print(f"{took:.1f} s, {writer.transactions} transactions: {action}")
