@@ -110,11 +110,11 @@ def made(value: object, kind: Kind) -> msgspec.Raw:
     """
     if value is None:
         return NULL
-    if _fits(value, kind):
-        try:
+    try:
+        if _fits(value, kind):
             return msgspec.Raw(encode(value))
-        except (TypeError, ValueError, OverflowError):
-            pass
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        pass
     raise StepError("transform.wrong_type", f"the result is no {kind}")
 
 

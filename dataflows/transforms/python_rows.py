@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from dataflows.transforms.kinds import Kind, made
 from dataflows.transforms.record import NULL, decode_value, is_null
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
     from connectors.contracts import TableSchema
     from dataflows.transforms.record import Row
@@ -111,7 +112,9 @@ class Rows:
         """The columns that still hold the JSON null."""
         return tuple(name for name in names if row is not None and is_null(row[name]))
 
-    def _check(self, returned: Mapping[str, object]) -> None:
+    def _check(self, returned: object) -> None:
+        if not isinstance(returned, Mapping):
+            raise StepError("transform.python_result", "the function returned a row that is none")
         for name in returned:
             if name not in self._names:
                 raise StepError(

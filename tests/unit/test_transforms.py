@@ -356,6 +356,14 @@ def number(_given: ChangeView) -> Any:
     return 5
 
 
+def rowless(given: ChangeView) -> ChangeView:
+    return replace(given, after=5)  # type: ignore[arg-type]
+
+
+def endless(given: ChangeView) -> ChangeView:
+    return replace(given, after=(given.after or {}) | {"id": 10**400})
+
+
 def breaks_off(given: ChangeView) -> Iterator[ChangeView]:
     yield given
     raise ValueError(given.after)
@@ -417,6 +425,8 @@ def test_a_function_does_not_see_what_the_log_did_not_carry() -> None:
         ("fails", "transform.python_failed"),
         ("wrong", "transform.python_result"),
         ("number", "transform.python_result"),
+        ("rowless", "transform.python_result"),
+        ("endless", "transform.wrong_type"),
         ("breaks_off", "transform.python_failed"),
         ("leaves", "transform.python_failed"),
         ("hundreds", "step.too_many_changes"),
