@@ -1,4 +1,7 @@
-"""One log line when a target is in trouble, and one when it is back, however often it is tried."""
+"""One log line when a target is in trouble, with the cause, and one when that is over.
+
+However often it is tried meanwhile, and by however many threads; the metric tells it all the time.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +9,67 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import structlog
+
+from connectors.metrics import sink_in_trouble
+
 if TYPE_CHECKING:
-    from structlog.stdlib import BoundLogger
+    from connectors.contracts import Share
+
+# A target that stumbles again and again is told of once in so many seconds.
+_QUIET_S = 10.0
 
 
 class Trouble:
     """What all requests to one target go through together. Usable from any thread.
 
     Args:
-        log: Where to tell it; bound to what names the target.
+        share: Whose delivery it is.
+        name: Of the logger.
     """
 
-    def __init__(self, log: BoundLogger) -> None:
-        self._log = log
+    def __init__(self, share: Share, name: str) -> None:
+        self._log = structlog.get_logger(name).bind(sink=share.sink, stream=share.stream)
+        self._metric = sink_in_trouble.labels(share.sink, share.stream)
+        self._metric.set(0)
         self._lock = threading.Lock()
         self._failing: set[object] = set()
-        self._since = 0.0
+        self._since = self._quiet_until = 0.0
         self._attempts = 0
+        self._told = False
 
     def failed(self, who: object, reason: str) -> None:
-        """Something has failed and will be tried again."""
+        """An attempt of someone's has failed and will be repeated."""
         with self._lock:
-            first = not self._failing
+            now = time.monotonic()
+            if not self._failing:
+                self._since, self._attempts = now, 0
+                self._metric.set(1)
             self._failing.add(who)
-            if first:
-                self._since, self._attempts = time.monotonic(), 0
             self._attempts += 1
-        if first:
+            if self._told or now < self._quiet_until:
+                return
+            self._told = True
+            self._quiet_until = now + _QUIET_S
             self._log.warning("target_is_in_trouble", reason=reason)
 
-    def dropped(self, who: object) -> None:
-        """It is no longer tried."""
+    def over(self, who: object) -> bool:
+        """Someone has succeeded; returns whether it had failed before."""
+        if who not in self._failing:
+            return False
         with self._lock:
             self._failing.discard(who)
+            if not self._failing:
+                self._metric.set(0)
+                if self._told:
+                    self._told = False
+                    after = round(time.monotonic() - self._since, 1)
+                    self._log.info("target_is_back", after_s=after, attempts=self._attempts)
+            return True
 
-    def over(self, who: object) -> None:
-        """It has succeeded; harmless when it never failed."""
+    def dropped(self, who: object) -> None:
+        """Someone tries no longer."""
         with self._lock:
-            if who not in self._failing:
-                return
             self._failing.discard(who)
-            if self._failing:
-                return
-            after, attempts = round(time.monotonic() - self._since, 1), self._attempts
-        self._log.info("target_is_back", after_s=after, attempts=attempts)
+            if not self._failing:
+                self._metric.set(0)

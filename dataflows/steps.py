@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 import structlog
 
 from connectors.contracts import Failure
+from connectors.metrics import step_errors
 from dataflows.failing import UNREADABLE, StepError, too_many, unreadable
 from dataflows.transforms.fitted import Fitted
 from dataflows.transforms.record import Record, key_of_row, row_of_key
@@ -196,6 +197,7 @@ class Steps:
     def _note(self, error: StepError, change: Change | Delivered) -> None:
         self.latest = Failure(self._name, error.code, error.message)
         self.failures[error.code] += 1
+        step_errors.labels(self._name, error.code).inc()
         if self.failures[error.code] > 1:
             return
         table = change.table

@@ -14,8 +14,6 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import structlog
-
 from connectors.contracts import Batch
 from connectors.elasticsearch.bulk import cut
 from connectors.elasticsearch.client import connect
@@ -47,8 +45,6 @@ OFFSET_EVERY_S = 1.0
 STOP_GRACE_S = 5.0
 _JOIN_S = 2.0
 _STOP_POLL_S = 0.1
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger("connectors.elasticsearch.sink")
 
 
 class ElasticsearchWriter:
@@ -173,7 +169,7 @@ class ElasticsearchWriter:
 
     def _run(self) -> None:
         share = self._claim.share
-        trouble = Trouble(_log.bind(sink=share.sink, stream=share.stream))
+        trouble = Trouble(share, "connectors.elasticsearch.sink")
         lanes = Lanes(self._spec.parallelism, f"elasticsearch-{share.sink}")
         client: Elasticsearch | None = None
         try:

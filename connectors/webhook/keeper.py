@@ -11,8 +11,8 @@ from connectors.errors import RetryableError
 
 if TYPE_CHECKING:
     from connectors.contracts import Claim, OffsetStore
+    from connectors.trouble import Trouble
     from connectors.webhook.outbox import Outbox
-    from connectors.webhook.trouble import Trouble
 
 # Offsets are stored about so often, in seconds, and whenever a flush waits for them.
 _EVERY_S = 0.2
@@ -52,7 +52,7 @@ class Keeper:
                     self._offsets.store(self._claim, upto)
                 except RetryableError as error:
                     attempts += 1
-                    self._trouble.told(self, f"the offset cannot be stored: {error.message}")
+                    self._trouble.failed(self, f"the offset cannot be stored: {error.message}")
                     self._sleep(attempts)
                     continue
                 attempts = 0

@@ -13,11 +13,11 @@ from connectors.webhook.delivery import Line, UnansweredError
 from connectors.webhook.events import message
 
 if TYPE_CHECKING:
+    from connectors.trouble import Trouble
     from connectors.webhook.delivery import Endpoint
     from connectors.webhook.ordering import Unit
     from connectors.webhook.outbox import Outbox
     from connectors.webhook.spec import SinkSpec
-    from connectors.webhook.trouble import Trouble
 
 _BACKOFF_S = (0.05, 30.0)
 # Between the brackets of a list.
@@ -91,7 +91,7 @@ class Sender:
                 reason, silent, pause = self._said(answer), False, answer.pause
             if self._outbox.over():
                 break
-            self._trouble.told(self, reason)
+            self._trouble.failed(self, reason)
             attempts += 1
             shortest, longest = _BACKOFF_S
             delay = jittered(min(longest, shortest * 2 ** min(attempts, 20)))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from connectors.errors import FencedError, RetryableError
 from connectors.subjects import stored_upto
+from connectors.trouble import Trouble
 from connectors.webhook.events import events, identity
 from connectors.webhook.keeper import Keeper
 from connectors.webhook.outbox import Outbox
 from connectors.webhook.sender import Sender
-from connectors.webhook.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ class WebhookWriter:
         self._claim, self._context = claim, context
         self._prefix = identity(claim.share)
         self._outbox = Outbox(min(claim.offsets.values(), default=0))
-        self._trouble = Trouble(claim.share)
+        self._trouble = Trouble(claim.share, "connectors.webhook.sink")
         self._keeper: Keeper | None = None
         self._senders: list[Sender] = []
         self._upto = 0

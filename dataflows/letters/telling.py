@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from connectors.letters import State
+from connectors.metrics import dead_letters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,6 +38,7 @@ class Telling:
         """Tell of letters that were stored just now."""
         now = time.monotonic()
         for letter in letters:
+            dead_letters.labels(self._share.sink, self._share.stream, letter.state.value).inc()
             if letter.state is State.PARKED:
                 self._untold[""] += 1
                 continue

@@ -15,7 +15,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import psycopg
-import structlog
 
 from connectors.backoff import jittered
 from connectors.contracts import Batch
@@ -26,6 +25,7 @@ from connectors.postgres.target.offsets import fenced
 from connectors.postgres.target.session import is_transient
 from connectors.postgres.target.store import Store
 from connectors.postgres.target.whole import WholeStore
+from connectors.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,8 +47,6 @@ _BACKOFF_S = (0.05, 10.0)
 _JOIN_S = 2.0
 _STOP_POLL_S = 0.1
 
-_log = structlog.get_logger("connectors.postgres.sink")
-
 
 class PostgresWriter:
     """Writes one claim's batches; see `contracts.SinkWriter`.
@@ -63,6 +61,7 @@ class PostgresWriter:
     def __init__(self, spec: SinkSpec, claim: Claim, stop: threading.Event) -> None:
         self._claim = claim
         self._stop = stop
+        self._trouble = Trouble(claim.share, "connectors.postgres.sink")
         self._store = _store(spec, claim)
         self._state = threading.Condition()
         self._waiting: deque[Batch] = deque()
@@ -237,8 +236,6 @@ class PostgresWriter:
 
     def _persist(self, work: Callable[[], None]) -> None:
         """Store what was taken, waiting out every transient failure."""
-        trouble: str | None = None
-        since = time.monotonic()
         attempts = 0
         while not self._closing.is_set():
             try:
@@ -251,25 +248,11 @@ class PostgresWriter:
             except RetryableError as error:
                 reason = error.message
             else:
-                if trouble is not None:
-                    _log.info(
-                        "target_is_back",
-                        sink=self._claim.share.sink,
-                        stream=self._claim.share.stream,
-                        after_s=round(time.monotonic() - since, 1),
-                        attempts=attempts,
-                    )
+                self._trouble.over(self)
                 return
             if self._closing.is_set():
                 return
-            if trouble is None:
-                trouble = reason
-                _log.warning(
-                    "target_is_in_trouble",
-                    sink=self._claim.share.sink,
-                    stream=self._claim.share.stream,
-                    reason=reason,
-                )
+            self._trouble.failed(self, reason)
             attempts += 1
             self._pause(attempts, reason)
 
