@@ -28,6 +28,9 @@ LONGEST = 200.0
 @pytest.mark.slow
 @pytest.mark.servers
 @pytest.mark.timeout(600)
+# PyMySQL leaves the socket of a connection that was lost to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 # mysql-replication calls PyMySQL by a name that has gone out of use
 @pytest.mark.filterwarnings("ignore:'db' is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:'passwd' is deprecated:DeprecationWarning")
