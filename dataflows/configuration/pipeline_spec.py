@@ -56,6 +56,16 @@ class PipelineSpec(StatefulSpec):
         description="columns that choose the partition; default: the row's key",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _said(cls, tree: object) -> object:
+        """A key with nothing behind it would switch off what its writer wanted."""
+        if isinstance(tree, dict):
+            for name, value in tree.items():
+                if value is None:
+                    raise ValueError(f"nothing stands behind `{name}:`; {{}} means its defaults")
+        return tree
+
     @model_validator(mode="after")
     def _fitting(self) -> PipelineSpec:
         names = [transform.name for transform in self.transform]

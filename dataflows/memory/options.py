@@ -28,8 +28,10 @@ class DedupeSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    fields: tuple[str, ...] = Field(
-        default=(), description="columns that matter, as they are behind the transforms; none: all"
+    fields: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="columns that matter, as they are behind the transforms; default: all",
     )
     keys: _Keys = _KEYS
 

@@ -163,7 +163,7 @@ class StatefulSteps:
             step.memory for step in (self._dedupe, self._sample, self._throttle) if step
         ]
         self._fingerprints = Fingerprints(
-            spec.dedupe.fields if spec.dedupe else (),
+            (spec.dedupe.fields or ()) if spec.dedupe else (),
             images=spec.dedupe is not None,
             times=spec.throttle is not None,
             lacking=self._warn,

@@ -93,7 +93,7 @@ _PLACES = st.sets(st.integers(0, 60), max_size=4)
 def test_a_target_behind_dedupe_has_the_rows_of_the_source(
     changes: list[Change], restarts: set[int], forgetful: set[int], keys: int, some: bool
 ) -> None:
-    spec = StatefulSpec(dedupe=DedupeSpec(fields=("name",) if some else (), keys=keys))
+    spec = StatefulSpec(dedupe=DedupeSpec(fields=("name",) if some else None, keys=keys))
     stored = restarted(spec, changes, restarts, forgetful)
     matters = ("id", "name") if some else ("id", "name", "seen")
     wanted, found = (
@@ -330,7 +330,7 @@ def test_rows_without_their_envelopes_are_compared_and_counted_too(fields: tuple
         change("u", 3, row(1, "c"), at=1000),
     ]
     spec = StatefulSpec(
-        dedupe=DedupeSpec(fields=fields), throttle=ThrottleSpec(every=timedelta(seconds=1))
+        dedupe=DedupeSpec(fields=fields or None), throttle=ThrottleSpec(every=timedelta(seconds=1))
     )
     steps = StatefulSteps("users", spec)
     stored = [steps.keeps(SUBJECT, unwrapped(each), each) for each in changes]
