@@ -34,6 +34,7 @@ from connectors.jetstream.requests import Requests
 from connectors.jetstream.stream import stream_name
 from connectors.letters import Asked
 from dataflows.claiming import claim_share
+from dataflows.configuration.places import placing
 from dataflows.dead_letters import DeadLetterWriter
 from dataflows.gathering import Gathering
 from dataflows.letters.answering import Answering
@@ -61,7 +62,8 @@ Item: TypeAlias = Batch | Asked
 def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     """Add the delivery into `sink` to a dataflow."""
     context = SinkContext(stopping, KvOffsets(config.nats))
-    target = registry.sink(sink.type, sink.name, sink.spec, context)
+    with placing(f"sinks.{sink.name}", type(sink.spec).model_fields):
+        target = registry.sink(sink.type, sink.name, sink.spec, context)
     steps = sink_steps(config, sink)
 
     items = op.input(f"deliver_{sink.name}", flow, DeliverySource(config, sink, target))

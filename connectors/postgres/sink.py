@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from connectors.errors import ConfigError, RetryableError
+from connectors.postgres.conninfo import ordinary
 from connectors.postgres.server import one_line
 from connectors.postgres.target import offsets
 from connectors.postgres.target.session import connect, is_transient
@@ -27,9 +28,13 @@ class PostgresSink:
         name: The sink's name in the configuration.
         spec: Its target.
         context: Whose `stop` ends the waiting for a target that is in trouble.
+
+    Raises:
+        ConfigError: `postgres.dsn`: not a connection string.
     """
 
     def __init__(self, name: str, spec: SinkSpec, context: SinkContext) -> None:
+        ordinary(spec.dsn.get_secret_value(), name)
         self._name = name
         self._spec = spec
         self._stop = context.stop
@@ -43,8 +48,8 @@ class PostgresSink:
         """Become the only writer of the share, and read where it stands.
 
         Raises:
-            ConfigError: `postgres.dsn`, `postgres.login`, `postgres.version`, `postgres.rights`:
-                the bookkeeping tables cannot be used.
+            ConfigError: `postgres.login`, `postgres.version`, `postgres.rights`: the bookkeeping
+                tables cannot be used.
             RetryableError: The target cannot be reached, or the claim is locked.
         """
         with connect(self._spec.dsn.get_secret_value(), self._name) as session:

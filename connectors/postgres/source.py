@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connectors.postgres.conninfo import ordinary
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.reader import CHECKPOINT_INTERVAL_S, PostgresReader
 from connectors.postgres.replication.session import start
@@ -31,7 +32,7 @@ class PostgresSource:
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
 
     Raises:
-        ConfigError: A table pattern or the slot's name is malformed.
+        ConfigError: The DSN, a table pattern or the slot's name is malformed.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class PostgresSource:
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._settings = resolve(name, spec, accept)
+        ordinary(self._settings.dsn, name)
         self._checkpoint_interval = checkpoint_interval
 
     def open(self, resume: Checkpoint | None) -> PostgresReader:
