@@ -55,7 +55,7 @@ chaos: $(READY) ## kill everything at random for MINUTES=10, then compare; SOURC
 bench: $(BENCH_READY) ## the table of speeds, latencies and memory (Debezium's rows need Java)
 	$(BIN)/python -m bench $(ARGS)
 
-bench-quick: $(BENCH_READY) ## the same table from smaller runs, in three minutes
+bench-quick: $(BENCH_READY) ## the same table from smaller runs, in some minutes
 	$(BIN)/python -m bench --quick $(ARGS)
 
 lock: $(READY) ## write requirements/*.txt anew from pyproject.toml; UPGRADE=1 takes newer versions

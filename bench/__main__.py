@@ -18,7 +18,7 @@ _RESULT = Path(__file__).with_name("latest.json")
 def main() -> int:
     """Measure, print the table, write `latest.json`; 1 when something that could run failed."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Waxtap.")
-    parser.add_argument("--quick", action="store_true", help="smaller runs, under three minutes")
+    parser.add_argument("--quick", action="store_true", help="smaller runs, some minutes")
     parser.add_argument(
         "--only",
         nargs="+",
