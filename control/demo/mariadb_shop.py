@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psycopg
-import pymysql
 from psycopg import sql
 
 from control.demo import shop
@@ -15,6 +14,7 @@ from control.demo.compare import Comparison
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    import pymysql
     from pymysql.cursors import Cursor
 
     from control.demo.shop import Table
@@ -73,6 +73,8 @@ SCHEMA = (
 
 def connect(server: BinlogServer, *, database: bool = True) -> pymysql.Connection[Cursor]:
     """A session on the shop's server, without autocommit."""
+    import pymysql  # an extra's: the demo of PostgreSQL does without
+
     return pymysql.connect(
         unix_socket=str(server.socket),
         user="waxtap",
