@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from connectors.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
@@ -81,4 +83,15 @@ def sink(kind: str, name: str, spec: BaseModel, context: SinkContext) -> Sink:
 
 def _load(reference: str) -> object:
     module, _, name = reference.partition(":")
-    return getattr(import_module(module), name)
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("connectors"):
+            raise
+        extra = module.split(".")[1]
+        raise ConfigError(
+            "config.extra_missing",
+            f"the package {error.name} is not installed, which connectors of this type need",
+            where="type",
+            cure=f"pip install 'waxtap[{extra}]'",
+        ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from connectors.errors import ConfigError
@@ -41,3 +43,18 @@ def test_a_flow_that_does_not_exist_is_answered_with_those_that_do() -> None:
     with pytest.raises(ConfigError) as caught:
         build(parse(tree, {}), "capture/shopp")
     assert "capture/shop" in caught.value.cure
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("connectors.webhook")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "httpcore", None)
+    tree = {
+        "nats": {},
+        "sources": {"shop": {"type": "postgres", "dsn": _GOOD}},
+        "sinks": {"hook": {"type": "webhook", "url": "https://x.example", "topics": ["*"]}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        build(parse(tree, {}), "deliver/hook")
+    assert caught.value.code == "config.extra_missing"
+    assert "waxtap[webhook]" in caught.value.cure
