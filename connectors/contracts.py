@@ -22,6 +22,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from threading import Event
+    from typing import BinaryIO
 
 # A chunk holds at most this many changes: JetStream's limit for one atomic batch is 1000.
 CHUNK_CHANGES = 1000
@@ -181,6 +182,60 @@ class Chunk:
     changes: list[Change]
     checkpoint: Checkpoint
     resume: dict[str, str]
+
+
+class StateStore(Protocol):
+    """Keeps what a source must remember beyond its checkpoint: files by name, whole or not at all.
+
+    It belongs to one source. Stored is stored for good: a checkpoint may name what `put` has taken.
+    Usable from any thread, not from two at once.
+    """
+
+    def put(self, name: str, data: BinaryIO) -> None:
+        """Store what `data` holds from where it stands to its end, in place of an older `name`.
+
+        Raises:
+            RetryableError: It could not be stored now.
+        """
+        ...
+
+    def get(self, name: str, into: BinaryIO) -> None:
+        """Write what is stored under `name` to `into`.
+
+        Raises:
+            GapError: There is no such name.
+            RetryableError: The store cannot be reached.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """What is stored, in no order.
+
+        Raises:
+            RetryableError: The store cannot be reached.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget a name; one that is not there is fine.
+
+        Raises:
+            RetryableError: The store cannot be reached.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What the flow gives to a source.
+
+    Attributes:
+        stop: Once set, the flow ends: nothing is waited for any more.
+        state: For a source whose server does not remember for it.
+    """
+
+    stop: Event
+    state: StateStore
 
 
 class SourceReader(Protocol):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from connectors.contracts import Sink, SinkContext, Source
+    from connectors.contracts import Sink, SinkContext, Source, SourceContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +64,18 @@ def sink_spec(kind: str) -> type[BaseModel]:
     return cast("type[BaseModel]", _load(_SINKS[kind].spec))
 
 
-def source(kind: str, name: str, spec: BaseModel, accept: Collection[str]) -> Source:
+def source(
+    kind: str, name: str, spec: BaseModel, accept: Collection[str], context: SourceContext
+) -> Source:
     """Make a source from its validated configuration; nothing is connected yet.
 
     `accept` holds the losses that the owner has accepted, by the tokens that errors named.
     """
     make = cast(
-        "Callable[[str, BaseModel, Collection[str]], Source]", _load(_SOURCES[kind].connector)
+        "Callable[[str, BaseModel, Collection[str], SourceContext], Source]",
+        _load(_SOURCES[kind].connector),
     )
-    return make(name, spec, accept)
+    return make(name, spec, accept, context)
 
 
 def sink(kind: str, name: str, spec: BaseModel, context: SinkContext) -> Sink:

@@ -102,7 +102,7 @@ class CaptureSource(FixedPartitionedSource[Captured, "InputState | None"]):
     ) -> None:
         self._nats, self._sources, self._steps = nats, sources, steps or {}
         self._connectors = {
-            name: connector(source, source.accept) for name, source in sources.items()
+            name: connector(nats, source, source.accept) for name, source in sources.items()
         }
 
     @override

@@ -9,8 +9,9 @@ from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts import Chunk
+from connectors.contracts import Chunk, SourceContext
 from connectors.errors import RetryableError
+from connectors.jetstream.source_state import ObjectState
 from connectors.jetstream.stream import open_stream
 from dataflows.configuration.places import placing
 from dataflows.pacing import Backoff, Pace
@@ -31,14 +32,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def connector(source: SourceConfig, accept: Collection[str]) -> Source:
+def connector(nats: NatsSpec, source: SourceConfig, accept: Collection[str]) -> Source:
     """The connector of a source, for which the losses in `accept` are accepted.
 
     Raises:
         ConfigError: Its settings are not well-formed; its server is not asked yet.
     """
+    context = SourceContext(stopping, ObjectState(nats, source.name))
     with placing(f"sources.{source.name}", type(source.spec).model_fields):
-        return registry.source(source.type, source.name, source.spec, accept)
+        return registry.source(source.type, source.name, source.spec, accept, context)
 
 
 class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):

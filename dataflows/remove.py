@@ -11,9 +11,9 @@ import os
 import sys
 from pathlib import Path
 
-from connectors import registry
 from connectors.errors import ConfigError, WaxtapError
 from dataflows import reporting
+from dataflows.capture_source import connector
 from dataflows.configuration.places import placing
 from dataflows.spec import load
 
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
             )
         source = config.sources[name]
         with placing(f"sources.{name}", type(source.spec).model_fields):
-            dropped = registry.source(source.type, name, source.spec, source.accept).drop()
+            dropped = connector(config.nats, source, source.accept).drop()
     except WaxtapError as error:
         reporting.report(error)
         return 2

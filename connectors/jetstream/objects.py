@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import nats.errors
 from nats.js.api import ObjectMeta, ObjectMetaOptions
@@ -13,6 +13,8 @@ from connectors.jetstream.layout import ensure_bucket, nanoseconds
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from io import BufferedIOBase
+    from typing import BinaryIO
 
     from connectors.jetstream.client import StreamClient
     from connectors.jetstream.connection import Connection
@@ -48,8 +50,8 @@ def ensure_objects(
     )
 
 
-def put_object(connection: Connection, bucket: str, name: str, data: bytes) -> str:
-    """Store an object; returns the reference `bucket/name`.
+def put_object(connection: Connection, bucket: str, name: str, data: bytes | BinaryIO) -> str:
+    """Store an object, given whole or as a file; returns the reference `bucket/name`.
 
     Raises:
         RetryableError: It could not be stored now.
@@ -59,7 +61,7 @@ def put_object(connection: Connection, bucket: str, name: str, data: bytes) -> s
     async def put(client: StreamClient) -> None:
         store = await client.jetstream(timeout=10).object_store(bucket)
         meta = ObjectMeta(name=name, options=ObjectMetaOptions(max_chunk_size=chunk))
-        await store.put(name, data, meta=meta)
+        await store.put(name, cast("bytes | BufferedIOBase", data), meta=meta)
 
     try:
         connection.run(put, _TIMEOUT)
@@ -70,8 +72,8 @@ def put_object(connection: Connection, bucket: str, name: str, data: bytes) -> s
     return f"{bucket}/{name}"
 
 
-def fetch_object(connection: Connection, reference: str) -> bytes:
-    """Read an object.
+def fetch_object(connection: Connection, reference: str, into: BinaryIO | None = None) -> bytes:
+    """Read an object; with `into` it is written there, and what is returned is empty.
 
     Raises:
         GapError: It is gone.
@@ -81,14 +83,14 @@ def fetch_object(connection: Connection, reference: str) -> bytes:
 
     async def get(client: StreamClient) -> bytes | None:
         store = await client.jetstream(timeout=10).object_store(bucket)
-        return (await store.get(name)).data
+        return (await store.get(name, cast("BufferedIOBase | None", into))).data
 
     try:
         data = connection.run(get, _TIMEOUT)
     except (ObjectNotFoundError, ObjectDeletedError, NotFoundError) as error:
         raise GapError(
             "jetstream.object_gone",
-            "a large row is no longer in the object store",
+            "it is no longer in the object store",
             where=reference,
             cure="restore the bucket from a backup",
         ) from error
@@ -115,3 +117,22 @@ def remove_object(connection: Connection, reference: str) -> None:
         return
     except (nats.errors.Error, APIError) as error:
         raise RetryableError("jetstream.object", str(error), where=reference) from error
+
+
+def list_objects(connection: Connection, bucket: str) -> list[str]:
+    """The names of a bucket's objects, in no order; none where there is no such bucket.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+
+    async def names(client: StreamClient) -> list[str]:
+        store = await client.jetstream(timeout=10).object_store(bucket)
+        return [info.name for info in await store.list(ignore_deletes=True)]
+
+    try:
+        return connection.run(names, _TIMEOUT)
+    except NotFoundError:
+        return []
+    except (nats.errors.Error, APIError) as error:
+        raise RetryableError("jetstream.object", str(error), where=bucket) from error

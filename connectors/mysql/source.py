@@ -11,7 +11,7 @@ from connectors.mysql.setup.settings import resolve
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint
+    from connectors.contracts import Checkpoint, SourceContext
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
 
 
@@ -22,6 +22,7 @@ class MysqlSource:
         name: The source's name in the configuration.
         spec: Its configuration, which tells the kind of server.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
+        context: Not needed: the server remembers.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
 
     Raises:
@@ -33,6 +34,7 @@ class MysqlSource:
         name: str,
         spec: MysqlSourceSpec | MariadbSourceSpec,
         accept: Collection[str] = (),
+        context: SourceContext | None = None,
         *,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:

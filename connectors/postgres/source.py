@@ -18,7 +18,7 @@ from connectors.postgres.setup.settings import resolve
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint
+    from connectors.contracts import Checkpoint, SourceContext
     from connectors.postgres.spec import SourceSpec
 
 
@@ -29,6 +29,7 @@ class PostgresSource:
         name: The source's name in the configuration.
         spec: Its configuration.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
+        context: Not needed: the server remembers.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
 
     Raises:
@@ -40,6 +41,7 @@ class PostgresSource:
         name: str,
         spec: SourceSpec,
         accept: Collection[str] = (),
+        context: SourceContext | None = None,
         *,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:

@@ -1,4 +1,4 @@
-"""What a flow gives to a sink, for tests of one sink alone."""
+"""What a flow gives to a source or a sink, for tests of one alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Claim, SinkContext
-from connectors.errors import FencedError
+from connectors.contracts import Claim, SinkContext, SourceContext
+from connectors.errors import FencedError, GapError
 from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
-    from connectors.contracts import OffsetStore, Share
+    from typing import BinaryIO
+
+    from connectors.contracts import OffsetStore, Share, StateStore
 
 
 @dataclass
@@ -60,3 +62,31 @@ def sink_context(
 ) -> SinkContext:
     """A context whose offsets are kept in memory unless others are given."""
     return SinkContext(stop or threading.Event(), offsets or MemoryOffsets())
+
+
+@dataclass
+class MemoryState:
+    """A source's state that lives as long as its test."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def put(self, name: str, data: BinaryIO) -> None:
+        self.files[name] = data.read()
+
+    def get(self, name: str, into: BinaryIO) -> None:
+        if name not in self.files:
+            raise GapError("test.gone", "there is no such name", where=name)
+        into.write(self.files[name])
+
+    def names(self) -> list[str]:
+        return list(self.files)
+
+    def remove(self, name: str) -> None:
+        self.files.pop(name, None)
+
+
+def source_context(
+    stop: threading.Event | None = None, state: StateStore | None = None
+) -> SourceContext:
+    """A context whose state is kept in memory unless another store is given."""
+    return SourceContext(stop or threading.Event(), state or MemoryState())

@@ -9,6 +9,7 @@ import msgspec
 
 from connectors import registry
 from control.servers.ports import free_port
+from tests.contract.context import source_context
 from tests.servers.binlog import connect, purge, run
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class MysqlSourceAdapter:
         spec = registry.source_spec(self.TYPE).model_validate(
             {"type": self.TYPE, "dsn": dsn, "tables": [f"{self._database}.*"], **settings}
         )
-        return registry.source(self.TYPE, name, spec, ())
+        return registry.source(self.TYPE, name, spec, (), source_context())
 
     def _insert(self, ids: Sequence[int], end: str = "COMMIT") -> None:
         with connect(self._server, self._database) as connection, connection.cursor() as cursor:

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from connectors import registry
 from control.servers.ports import free_port
+from tests.contract.context import source_context
 from tests.contract.postgres_database import PostgresDatabase
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class PostgresSourceAdapter:
         spec = registry.source_spec("postgres").model_validate(
             {"type": "postgres", "dsn": dsn, "tables": ["public.*"], **settings}
         )
-        return registry.source("postgres", name, spec, ())
+        return registry.source("postgres", name, spec, (), source_context())
 
     def _without_right(self) -> Source:
         role = f"plain_{secrets.token_hex(4)}"

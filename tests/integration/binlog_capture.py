@@ -18,6 +18,7 @@ from connectors.mysql.replication.session import start
 from connectors.mysql.server import connect as connect_source
 from connectors.mysql.setup.preflight import look
 from connectors.mysql.setup.settings import resolve
+from tests.contract.context import source_context
 from tests.servers.binlog import connect, run
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Log:
 
     def source(self, **settings: object) -> Source:
         """The source as a new process would make it."""
-        return registry.source(self.type, self.name, self.spec(**settings), ())
+        return registry.source(self.type, self.name, self.spec(**settings), (), source_context())
 
     def settings(self) -> Settings:
         return resolve(self.name, self.spec())

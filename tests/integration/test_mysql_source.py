@@ -13,6 +13,7 @@ from connectors import registry
 from connectors.contracts import Checkpoint
 from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.mysql.source import MysqlSource
+from tests.contract.context import source_context
 from tests.integration.binlog_capture import PATIENCE, Log, after
 from tests.servers.binlog import purge, rows, run
 
@@ -134,7 +135,7 @@ def test_a_gap_can_be_accepted(binlog_kind: Kind) -> None:
         log.source().open(before.checkpoint)
     assert caught.value.code == "mysql.binlog_purged"
     token = caught.value.cure.split("'")[1]
-    source = registry.source(log.type, log.name, log.spec(), (token,))
+    source = registry.source(log.type, log.name, log.spec(), (token,), source_context())
     with closing(source.open(before.checkpoint)) as reader:
         chunks = read(reader, 1)
     assert ids(chunks) == [3]
@@ -231,7 +232,7 @@ def test_each_setting_that_is_wrong_has_its_own_error(binlog_kind: Kind, log: Lo
     other = "mysql" if binlog_kind.mariadb else "mariadb"
     spec = registry.source_spec(other).model_validate({"type": other, "dsn": log.server.dsn()})
     with pytest.raises(ConfigError, match=f"type: {binlog_kind.type}"):
-        registry.source(other, "x", spec, ()).open(None)
+        registry.source(other, "x", spec, (), source_context()).open(None)
     with pytest.raises(ConfigError, match="server_id"):
         log.source(server_id=1).open(None)
     server = binlog_kind.factory({"log-bin-trust-function-creators": "ON"})
