@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -132,6 +133,9 @@ def ensure_letters(connection: Connection, stream: StreamSpec, spec: DeadLetterS
                 "retention": "limits",
                 "storage": stream.storage,
                 "duplicate_window": window,
+                # Claims are known by their sequences: those of a stream that is made again must not
+                # be ones that a claim of the earlier stream had.
+                "first_seq": time.time_ns() // 1000,
             }
             api.create_stream(connection, fixed | wanted)
             log.info("stream created", stream=_LETTERS, subjects=_LETTER_SUBJECTS)

@@ -95,6 +95,21 @@ def test_a_letter_is_a_copy_of_its_message(nats: NatsSpec, opened: DeadLetters) 
     assert list(opened.load().letters) == []
 
 
+def test_a_claim_of_a_stream_that_was_deleted_is_none_of_the_one_made_again(
+    nats: NatsSpec, publisher: Publisher
+) -> None:
+    older = claim(nats)
+    with connect(nats) as connection:
+        api.call(connection, "STREAM.DELETE.DLQ", None, dict)
+    newer = claim(nats)
+    assert newer.fence > older.fence
+    assert not holds_letters(nats, older.share, older.fence)
+    old = DeadLetters(nats, SPEC, older, threading.Event())
+    with pytest.raises(FencedError):
+        old.put([letter(3, 1)])
+    old.close()
+
+
 def test_letters_of_an_older_flow_are_refused(nats: NatsSpec, publisher: Publisher) -> None:
     older, newer = claim(nats), claim(nats)
     assert not holds_letters(nats, older.share, older.fence)
