@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 from typing import TYPE_CHECKING, Any
 
 from elastic_transport import (
@@ -55,6 +56,19 @@ class _Serializer(JsonSerializer):
         return answer
 
 
+def _trusting(ca: str) -> ssl.SSLContext:
+    # Given the path, the client would look at it with its first request only.
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigError(
+            "elasticsearch.ca",
+            f"the certificates cannot be read: {error}",
+            where="ca",
+            cure="a file in PEM format that this user may read",
+        ) from None
+
+
 def connect(spec: SinkSpec) -> Elasticsearch:
     """A client for the target; it connects with its first request, and may be used by threads."""
     options: dict[str, Any] = {}
@@ -63,7 +77,7 @@ def connect(spec: SinkSpec) -> Elasticsearch:
     elif spec.user:
         options["basic_auth"] = (spec.user, spec.password.get_secret_value())
     if spec.ca:
-        options["ca_certs"] = spec.ca
+        options["ssl_context"] = _trusting(spec.ca)
     try:
         return Elasticsearch(
             list(spec.url),

@@ -22,10 +22,15 @@ class ElasticsearchSink:
         name: The sink's name in the configuration.
         spec: Its target.
         context: Whose `stop` ends the waiting for a target that is in trouble.
+
+    Raises:
+        ConfigError: `elasticsearch.ca`, `elasticsearch.client`: no client can be made of `spec`.
     """
 
     def __init__(self, name: str, spec: SinkSpec, context: SinkContext) -> None:
         self._name, self._spec, self._stop = name, spec, context.stop
+        # Certificates are read here: what is wrong with them is told before anything runs.
+        connect(spec).close()
 
     @property
     def whole_transactions(self) -> bool:
@@ -39,8 +44,8 @@ class ElasticsearchSink:
         requests still brings is older than what will be written, or the same.
 
         Raises:
-            ConfigError: `elasticsearch.client`, `elasticsearch.certificate`,
-                `elasticsearch.product`, `elasticsearch.login`, `elasticsearch.rights`.
+            ConfigError: `elasticsearch.certificate`, `elasticsearch.product`,
+                `elasticsearch.login`, `elasticsearch.rights`.
             GapError: `elasticsearch.offsets_unreadable`.
             RetryableError: The target cannot be reached.
         """

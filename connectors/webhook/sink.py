@@ -23,6 +23,9 @@ class WebhookSink:
         spec: Its endpoint.
         context: Where offsets are kept, since an endpoint cannot.
         resolver: Turns a host into addresses.
+
+    Raises:
+        ConfigError: `webhook.tls`: a file cannot be read.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class WebhookSink:
         self._spec = spec
         self._context = context
         self._resolver = resolver
+        self._endpoint = Endpoint(spec, resolver)
 
     @property
     def whole_transactions(self) -> bool:
@@ -44,15 +48,14 @@ class WebhookSink:
         An older writer sends nothing more than a second later, but for requests under way.
 
         Raises:
-            ConfigError: `webhook.tls`, `webhook.address`, or the offsets cannot be kept.
+            ConfigError: `webhook.address`, or the offsets cannot be kept.
             RetryableError: The endpoint, or where the offsets are kept, cannot be reached.
         """
-        endpoint = Endpoint(self._spec, self._resolver)
         try:
-            endpoint.dial().close()
+            self._endpoint.dial().close()
         except UnansweredError as error:
             raise RetryableError(
-                "webhook.unreachable", error.reason, where=endpoint.shown
+                "webhook.unreachable", error.reason, where=self._endpoint.shown
             ) from None
         return self._context.offsets.claim(share)
 

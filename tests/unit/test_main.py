@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from connectors.errors import ConfigError
 from dataflows.main import build
 from dataflows.spec import parse
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _GOOD = "host=h dbname=d password=s3cret-word"
 
@@ -34,6 +38,35 @@ def test_a_malformed_dsn_is_named_and_not_shown(bad: str, place: str, flow: str)
         build(config, flow)
     assert (caught.value.code, caught.value.where) == ("postgres.dsn", place)
     assert "s3cret-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("sink", "code"),
+    [
+        ({"type": "webhook", "url": "https://x.example", "tls": {"ca": "{}"}}, "webhook.tls"),
+        (
+            {"type": "elasticsearch", "url": "https://x.example:9200", "ca": "{}"},
+            "elasticsearch.ca",
+        ),
+    ],
+)
+def test_a_certificate_that_cannot_be_read_is_told_before_anything_runs(
+    sink: dict[str, object], code: str, tmp_path: Path
+) -> None:
+    missing = str(tmp_path / "none.pem")
+    sink = {
+        name: {"ca": missing} if name == "tls" else missing if name == "ca" else value
+        for name, value in sink.items()
+    }
+    tree = {
+        "nats": {},
+        "sources": {"shop": {"type": "postgres", "dsn": _GOOD}},
+        "sinks": {"out": {**sink, "topics": ["*"]}},
+    }
+    with pytest.raises(ConfigError) as caught:
+        build(parse(tree, {}), "deliver/out")
+    assert caught.value.code == code
+    assert caught.value.where.startswith("sinks.out")
 
 
 def test_a_flow_that_does_not_exist_is_answered_with_those_that_do() -> None:
