@@ -26,7 +26,7 @@ from typing_extensions import override
 from connectors import registry
 from connectors.contracts import Batch, SinkContext
 from connectors.errors import RetryableError
-from connectors.jetstream.begin import behind_end, behind_time
+from connectors.jetstream.begin import behind_end, behind_time, unfed
 from connectors.jetstream.consumer import Consumer, share
 from connectors.jetstream.dead_letters import DeadLetters
 from connectors.jetstream.offsets import KvOffsets
@@ -176,6 +176,7 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
             whole = self._target.whole_transactions
             self._consumer = Consumer(self._nats, claim, options.accept, whole=whole)
             self._requests = Requests(self._nats, claim)
+            empty = unfed(self._nats, found)
         except RetryableError as error:
             if self._backoff.failed():
                 log.warning(
@@ -197,6 +198,14 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
             epoch=claim.epoch,
             after=min(claim.offsets.values()),
         )
+        if empty:
+            # It may be too early, or nothing may ever be stored there: a mistyped topic, say.
+            log.info(
+                "nothing is stored under these subjects yet",
+                sink=self._sink.name,
+                stream=self._stream,
+                subjects=" ".join(empty),
+            )
 
     def _begin(self, found: Share) -> int:
         """Behind which sequence a sink begins that has nothing yet."""

@@ -8,6 +8,7 @@ from uuid import uuid4
 from connectors.errors import RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
+from connectors.subjects import DEAD
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -51,3 +52,18 @@ def behind_time(nats: NatsSpec, share: Share, moment: datetime) -> int:
                 "jetstream.consumer_refused", str(error), where=f"{share.stream} > {name}"
             ) from error
     return made.delivered.stream_seq
+
+
+def unfed(nats: NatsSpec, share: Share) -> list[str]:
+    """Those of the share's subjects on which no change is stored, whatever its age.
+
+    Those on which pipelines put aside what they fail on are empty where all is well: they do not
+    count.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    subjects = [each for each in share.subjects if each.split(".")[2] != DEAD]
+    with connect(nats) as connection:
+        found = api.messages(connection, share.stream, subjects)
+    return [subject for subject, last in zip(subjects, found, strict=True) if last is None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from connectors.contracts import Checkpoint
-from connectors.jetstream.begin import behind_end, behind_time
+from connectors.jetstream.begin import behind_end, behind_time, unfed
 from connectors.jetstream.consumer import Consumer
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec
@@ -55,6 +55,14 @@ def test_a_time_is_a_place_in_the_stream(nats: NatsSpec, publisher: Publisher) -
     assert behind_time(nats, share, between + timedelta(milliseconds=10)) == 4
     assert behind_time(nats, share, between - timedelta(days=1)) == 0
     assert behind_time(nats, share, between + timedelta(days=1)) == 7
+
+
+def test_topics_of_which_nothing_is_stored_are_known(nats: NatsSpec, publisher: Publisher) -> None:
+    publish(publisher, 1, 2)
+    publisher.flush()
+    share = claim(nats, ["db.users", "db.usres", "orders.*"]).share
+    assert unfed(nats, share) == ["CDC.shop.db.usres.*", "CDC.shop.orders.>"]
+    assert unfed(nats, claim(nats).share) == []
 
 
 def _publish(publisher: Publisher, *messages: tuple[str, int, str, bool]) -> None:
