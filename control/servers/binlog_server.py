@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
-import subprocess
-import tempfile
 from abc import abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from control.servers.account import unprivileged
-from control.servers.errors import ServerStartError
+from control.servers.folder import ServerFolder
 from control.servers.local import LocalServer
-from control.servers.ports import free_port
 from control.servers.process import ServerProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _SETTINGS = {
     "bind-address": "127.0.0.1",
@@ -33,7 +29,7 @@ _SETTINGS = {
     "performance-schema": "OFF",
 }
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-_PORT_TRIES = 5
+_DATA = "data"
 # MySQL and MariaDB greet with a packet whose fifth byte is the protocol's version.
 _PROTOCOL = 10
 
@@ -58,33 +54,47 @@ class BinlogServer(LocalServer):
     account `waxtap` has no password and every right. A port that was found once stays the same.
 
     Args:
-        name: For messages.
-        programs: How it is run.
-        settings: Over ours: a binary log with full metadata, UTC, utf8mb4.
+        settings: Over ours: a binary log with full metadata, UTC, utf8mb4, and `own_settings`.
         data: The server's folder, kept by `stop` and used again by a later server; None: a
             temporary one that `stop` removes.
+        programs: How it is run; None: it is looked for.
         template: A data folder that was initialised before and is copied, which is faster.
+
+    Attributes:
+        name: The kind of server, for messages.
+        own_settings: What a server of this kind needs besides.
+        programs: How it is run.
+
+    Raises:
+        ServerMissingError: The server is not on this machine.
     """
+
+    name: ClassVar[str]
+    own_settings: ClassVar[Mapping[str, str]]
+    port_taken: ClassVar[str] = "address already in use"
 
     def __init__(
         self,
-        name: str,
-        programs: ServerPrograms,
-        settings: Mapping[str, str],
-        data: Path | None,
-        template: Path | None,
+        settings: Mapping[str, str] | None = None,
+        data: Path | None = None,
+        *,
+        programs: ServerPrograms | None = None,
+        template: Path | None = None,
     ) -> None:
-        self._account = unprivileged()
-        self.programs = programs
-        self._settings: dict[str, str | None] = {**_SETTINGS, **settings}
+        account = unprivileged()
+        self.programs = programs or self._find()
+        self._settings: dict[str, str | None] = {
+            **_SETTINGS,
+            **self.own_settings,
+            **(settings or {}),
+        }
         self._template = template
-        self._temporary = data is None
-        folder = data or Path(tempfile.mkdtemp(prefix=f"waxtap-{name.lower()}-"))
+        folder = ServerFolder(self.name, data, account)
         process = ServerProcess(
-            name,
-            folder,
+            self.name,
+            folder.path,
             stop_signals=((signal.SIGTERM, 20.0),),
-            account=self._account,
+            account=account,
             environment=_ENVIRONMENT,
         )
         super().__init__(process, folder)
@@ -110,34 +120,6 @@ class BinlogServer(LocalServer):
         secret = f":{password}" if password else ""
         return f"mysql://{user}{secret}@127.0.0.1:{self.port}/" + (f"?{options}" if options else "")
 
-    def start(self) -> Self:
-        """Initialise the data folder when it is new, start, and return once it takes connections.
-
-        Raises:
-            ServerStartError: It did not come up; tells the end of its log.
-        """
-        if not self.data.exists():
-            self.initialise()
-        for tries_left in reversed(range(_PORT_TRIES)):
-            fresh = not self.port
-            self.port = self.port or free_port()
-            try:
-                self._process.start(self._command(), self._ready)
-            except ServerStartError as error:
-                lost_race = fresh and "ddress already in use" in error.message
-                if not lost_race or not tries_left:
-                    raise
-                self.port = 0
-                continue
-            return self
-        raise AssertionError("the last try returns or raises")
-
-    def stop(self) -> None:
-        """Shut down, and remove a temporary folder."""
-        self._process.stop()
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
     def restart(self, settings: Mapping[str, str | None] | None = None) -> Self:
         """Shut down and start again on the same port.
 
@@ -145,21 +127,17 @@ class BinlogServer(LocalServer):
             settings: Further ones; None for what is to be switched off.
         """
         self._settings |= settings or {}
-        self._process.stop()
-        return self.start()
-
-    def put_file(self, name: str, content: bytes) -> Path:
-        """Write a file that only the server's user may read (a TLS key, say) into its folder."""
-        path = self.folder / name
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-        self._give(path)
-        return path
+        return super().restart()
 
     @property
     def data(self) -> Path:
         """The server's data folder."""
-        return self.folder / "data"
+        return self.folder / _DATA
+
+    @staticmethod
+    @abstractmethod
+    def _find() -> ServerPrograms:
+        """Look for the server on this machine."""
 
     @abstractmethod
     def _initialisation(self, folder: Path) -> Sequence[str]:
@@ -171,41 +149,17 @@ class BinlogServer(LocalServer):
         Raises:
             ServerStartError: It could not be made.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._give(self.folder)
-        if self._template is not None:
-            shutil.copytree(self._template, self.data)
+        self._folder.make()
+        if self._template is None:
+            self._folder.fill(_DATA, self._initialisation, _ENVIRONMENT)
+        else:
+            self._folder.copy(_DATA, self._template)
             # a server's identity must be its own
             (self.data / "auto.cnf").unlink(missing_ok=True)
-            for path in (self.data, *self.data.rglob("*")):
-                self._give(path)
-            return
-        # Renamed when whole: a run that was killed halfway leaves none that looks ready.
-        scratch = self.folder / "initialising"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(mode=0o700)
-        self._give(scratch)
-        result = subprocess.run(  # noqa: S603 - the command is our own
-            self._initialisation(scratch),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            cwd=self.folder,
-            env=_ENVIRONMENT,
-            user=self._account.uid if self._account else None,
-            group=self._account.gid if self._account else None,
-            extra_groups=[] if self._account else None,
-        )
-        if result.returncode != 0:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise ServerStartError(
-                "server.initialisation_failed",
-                f"{self._process.name} says:\n{result.stdout[-4000:]}",
-                where=str(self.folder),
-            )
-        scratch.rename(self.data)
+
+    def _prepare(self) -> None:
+        if not self.data.exists():
+            self.initialise()
 
     def _command(self) -> list[str]:
         accounts = self.put_file(
@@ -231,7 +185,7 @@ class BinlogServer(LocalServer):
             ),
         ]
 
-    def _ready(self, _pid: int) -> bool:
+    def _ready(self, pid: int) -> bool:
         """True once this very server greets clients."""
         try:
             with socket.socket(socket.AF_UNIX) as client:
@@ -241,7 +195,3 @@ class BinlogServer(LocalServer):
         except OSError:
             return False
         return len(greeting) == 5 and greeting[4] == _PROTOCOL
-
-    def _give(self, path: Path) -> None:
-        if self._account:
-            os.chown(path, self._account.uid, self._account.gid)

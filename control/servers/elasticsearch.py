@@ -7,30 +7,25 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import ssl
-import tempfile
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from control.servers.account import unprivileged
 from control.servers.elasticsearch_programs import VERSION, find_elasticsearch
-from control.servers.errors import ServerStartError
+from control.servers.folder import ServerFolder
 from control.servers.local import LocalServer
-from control.servers.ports import free_port
 from control.servers.process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from control.servers.elasticsearch_programs import ElasticsearchPrograms
 
 USER = "waxtap"
-_PORT_TRIES = 5
-_START_SECONDS = 180.0
 _LAUNCHER = "-XX:TieredStopAtLevel=1 -Xshare:auto"
 _JVM_OPTIONS = """\
 -Xms{heap}m
@@ -121,6 +116,9 @@ class ElasticsearchServer(LocalServer):
         ServerMissingError: There is no distribution, or no Java, on this machine.
     """
 
+    port_taken: ClassVar[str] = "bindhttpexception"
+    start_seconds: ClassVar[float] = 180.0
+
     def __init__(
         self,
         *,
@@ -132,25 +130,25 @@ class ElasticsearchServer(LocalServer):
         programs: ElasticsearchPrograms | None = None,
     ) -> None:
         self.programs = programs or find_elasticsearch()
-        self._account = unprivileged()
+        account = unprivileged()
         self._password, self._certificate, self._heap = password, certificate, heap
         self._quick, self._users = quick, users or {}
         self._cluster = ""
-        folder = Path(tempfile.mkdtemp(prefix="waxtap-elasticsearch-"))
+        folder = ServerFolder("Elasticsearch", None, account)
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "LC_ALL": "C.UTF-8",
-            "HOME": str(folder),
+            "HOME": str(folder.path),
             "ES_JAVA_HOME": str(self.programs.java),
-            "ES_PATH_CONF": str(folder / "config"),
-            "ES_TMPDIR": str(folder / "tmp"),
+            "ES_PATH_CONF": str(folder.path / "config"),
+            "ES_TMPDIR": str(folder.path / "tmp"),
             "CLI_JAVA_OPTS": _LAUNCHER,
         }
         process = ServerProcess(
             "Elasticsearch",
-            folder,
+            folder.path,
             stop_signals=((signal.SIGTERM, 15.0),),
-            account=self._account,
+            account=account,
             environment=environment,
         )
         super().__init__(process, folder)
@@ -165,33 +163,10 @@ class ElasticsearchServer(LocalServer):
         """Where clients connect."""
         return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
-    def start(self) -> Self:
-        """Start, and return once it serves what its data folder holds.
-
-        Raises:
-            ServerStartError: It did not come up; tells the end of its log.
-        """
-        for tries_left in reversed(range(_PORT_TRIES)):
-            fresh = not self.port
-            self.port = self.port or free_port()
-            self._cluster = f"waxtap-{secrets.token_hex(8)}" if fresh else self._cluster
-            self._prepare()
-            command = [self.programs.home / "bin" / "elasticsearch"]
-            try:
-                self._process.start(command, self._ready, _START_SECONDS)
-            except ServerStartError as error:
-                lost_race = fresh and "BindHttpException" in error.message
-                if not lost_race or not tries_left:
-                    raise
-                self.port = 0
-                continue
-            return self
-        raise AssertionError("the last try returns or raises")
-
     def stop(self) -> None:
         """End it, and remove its folder."""
         self._process.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._folder.discard()
 
     def request(
         self, method: str, path: str, body: object = None, *, timeout: float = 60.0
@@ -215,7 +190,7 @@ class ElasticsearchServer(LocalServer):
         both = base64.b64encode(f"{USER}:{self._password}".encode()).decode()
         return {"Authorization": f"Basic {both}"}
 
-    def _ready(self, _pid: int) -> bool:
+    def _ready(self, pid: int) -> bool:
         """True once this very node has recovered its indices."""
         try:
             status, health = self.request(
@@ -226,17 +201,13 @@ class ElasticsearchServer(LocalServer):
         return status == 200 and health.get("cluster_name") == self._cluster
 
     def _prepare(self) -> None:
-        config = self.folder / "config"
-        for folder in (self.folder, config, self.folder / "tmp", self.folder / "data"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._give(folder)
-        if self._account and not self._account.can_enter(self.folder):
-            raise ServerStartError(
-                "server.folder_closed",
-                f"the user {self._account.name}, whom Elasticsearch runs as, cannot enter it",
-                where=str(self.folder),
-                cure="set TMPDIR to a folder that everybody may search, such as /tmp",
-            )
+        self._folder.make("config", "tmp", "data")
+
+    def _choose_ports(self) -> None:
+        super()._choose_ports()
+        self._cluster = f"waxtap-{secrets.token_hex(8)}"
+
+    def _command(self) -> Sequence[str | Path]:
         options = _JVM_OPTIONS.format(heap=self._heap) + (_QUICK if self._quick else "")
         self._write("jvm.options", options)
         self._write("log4j2.properties", _LOGGING)
@@ -269,16 +240,10 @@ class ElasticsearchServer(LocalServer):
                 "xpack.security.http.ssl.key": "http.key",
             }
         self._write("elasticsearch.yml", json.dumps(settings))
+        return [self.programs.home / "bin" / "elasticsearch"]
 
     def _write(self, name: str, text: str) -> None:
-        path = self.folder / "config" / name
-        path.touch(mode=0o600)
-        path.write_text(text)
-        self._give(path)
-
-    def _give(self, path: Path) -> None:
-        if self._account:
-            os.chown(path, self._account.uid, self._account.gid)
+        self.put_file(f"config/{name}", text.encode())
 
 
 def _hashed(password: str) -> str:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from control.servers.errors import ServerStartError
+from control.servers.ports import free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from types import TracebackType
 
+    from control.servers.folder import ServerFolder
     from control.servers.process import ServerProcess
+
+_PORT_TRIES = 5
 
 
 class LocalServer(ABC):
@@ -22,22 +29,71 @@ class LocalServer(ABC):
         port: Where it listens on 127.0.0.1; 0 before the first start.
     """
 
-    def __init__(self, process: ServerProcess, folder: Path) -> None:
+    # What a server's log says, in lower case, when somebody else was faster to take its port.
+    port_taken: ClassVar[str]
+    start_seconds: ClassVar[float] = 60.0
+
+    def __init__(self, process: ServerProcess, folder: ServerFolder) -> None:
         self._process = process
-        self.folder = folder
+        self._folder = folder
+        self.folder = folder.path
         self.port = 0
 
-    @abstractmethod
     def start(self) -> Self:
-        """Start, and return once clients are served.
+        """Start, and return once clients are served; a data folder that is new is made first.
 
         Raises:
             ServerStartError: It did not come up; tells the end of its log.
         """
+        self._prepare()
+        for tries_left in reversed(range(_PORT_TRIES)):
+            fresh = not self.port
+            if fresh:
+                self._choose_ports()
+            try:
+                self._process.start(self._command(), self._ready, self.start_seconds)
+            except ServerStartError as error:
+                lost_race = fresh and self.port_taken in error.message.lower()
+                if not lost_race or not tries_left:
+                    raise
+                self.port = 0
+                continue
+            return self
+        raise AssertionError("the last try returns or raises")
+
+    def stop(self) -> None:
+        """Shut down, insist when clients hold it up, and remove a temporary folder."""
+        self._process.stop()
+        self._folder.discard()
+
+    def restart(self) -> Self:
+        """Shut down and start again with the same ports and data."""
+        self._process.stop()
+        return self.start()
+
+    def put_file(self, name: str, content: bytes) -> Path:
+        """Write a file that only the server's user may read (a TLS key, say) into its folder."""
+        return self._folder.put(name, content)
 
     @abstractmethod
-    def stop(self) -> None:
-        """Shut down, and remove a temporary folder."""
+    def _prepare(self) -> None:
+        """Make the folder and what it must hold whatever the ports are.
+
+        Raises:
+            ServerStartError: It could not be made.
+        """
+
+    def _choose_ports(self) -> None:
+        """Find free ones."""
+        self.port = free_port()
+
+    @abstractmethod
+    def _command(self) -> Sequence[str | Path]:
+        """Write the configuration for the present ports; returns what starts the server."""
+
+    @abstractmethod
+    def _ready(self, pid: int) -> bool:
+        """True once this very server serves clients."""
 
     @property
     def pid(self) -> int:

@@ -13,7 +13,7 @@ from control.servers.binlog_server import BinlogServer, ServerPrograms
 from control.servers.errors import ServerMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 _SETTINGS = {"binlog-format": "ROW", "server-id": "1", "gtid-strict-mode": "ON"}
 _FOLDERS = "/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/usr/libexec"
@@ -43,28 +43,14 @@ def find_mariadb() -> ServerPrograms:
 
 
 class MariadbServer(BinlogServer):
-    """A MariaDB server; see `BinlogServer`.
+    """A MariaDB server; see `BinlogServer`."""
 
-    Args:
-        settings: Over ours, which besides say `binlog-format=ROW` and `gtid-strict-mode=ON`.
-        data: As in `BinlogServer`.
-        programs: How it is run; None: `find_mariadb` looks for it.
-        template: As in `BinlogServer`.
+    name = "MariaDB"
+    own_settings = _SETTINGS
 
-    Raises:
-        ServerMissingError: MariaDB is not on this machine.
-    """
-
-    def __init__(
-        self,
-        settings: Mapping[str, str] | None = None,
-        data: Path | None = None,
-        *,
-        programs: ServerPrograms | None = None,
-        template: Path | None = None,
-    ) -> None:
-        chosen = {**_SETTINGS, **(settings or {})}
-        super().__init__("MariaDB", programs or find_mariadb(), chosen, data, template)
+    @staticmethod
+    def _find() -> ServerPrograms:
+        return find_mariadb()
 
     def _initialisation(self, folder: Path) -> Sequence[str]:
         server = Path(self.programs.server[0])

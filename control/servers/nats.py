@@ -10,22 +10,21 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from control.servers.errors import ServerMissingError, ServerStartError
+from control.servers.errors import ServerMissingError
+from control.servers.folder import ServerFolder
 from control.servers.local import LocalServer
 from control.servers.ports import free_port
 from control.servers.process import ServerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # What the flows ask of a server: docs/jetstream.md.
 _OLDEST = (2, 15)
-_PORT_TRIES = 5
 
 
 def find_nats_server() -> Path:
@@ -83,6 +82,8 @@ class NatsServer(LocalServer):
         ServerMissingError: There is no nats-server on this machine.
     """
 
+    port_taken: ClassVar[str] = "address already in use"
+
     def __init__(
         self,
         data: Path | None = None,
@@ -93,9 +94,8 @@ class NatsServer(LocalServer):
         program: Path | None = None,
     ) -> None:
         self.program = program or find_nats_server()
-        self._temporary = data is None
-        folder = data or Path(tempfile.mkdtemp(prefix="waxtap-nats-"))
-        process = ServerProcess("nats-server", folder, stop_signals=((signal.SIGTERM, 10.0),))
+        folder = ServerFolder("NATS", data)
+        process = ServerProcess("nats-server", folder.path, stop_signals=((signal.SIGTERM, 10.0),))
         super().__init__(process, folder)
         self.monitoring_port = 0
         self._sync_interval = sync_interval
@@ -118,40 +118,17 @@ class NatsServer(LocalServer):
         """Where `/jsz` and its like are."""
         return f"http://127.0.0.1:{self.monitoring_port}"
 
-    def start(self) -> Self:
-        """Start, and return once JetStream has recovered its streams and clients can connect.
+    def _prepare(self) -> None:
+        self._folder.make()
 
-        Raises:
-            ServerStartError: It did not come up; tells the end of its log.
-        """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for tries_left in reversed(range(_PORT_TRIES)):
-            fresh = not self.port
-            if fresh:
-                self.port, self.monitoring_port = free_port(), free_port()
-            self._name = f"waxtap-{secrets.token_hex(8)}"
-            self._write_config()
-            try:
-                self._process.start([self.program, "-c", self.folder / "nats.conf"], self._ready)
-            except ServerStartError as error:
-                lost_race = fresh and "address already in use" in error.message
-                if not lost_race or not tries_left:
-                    raise
-                self.port = 0
-                continue
-            return self
-        raise AssertionError("the last try returns or raises")
+    def _choose_ports(self) -> None:
+        super()._choose_ports()
+        self.monitoring_port = free_port()
 
-    def stop(self) -> None:
-        """Shut down, and remove a temporary folder."""
-        self._process.stop()
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def restart(self) -> Self:
-        """Shut down and start again with the same ports and data."""
-        self._process.stop()
-        return self.start()
+    def _command(self) -> Sequence[str | Path]:
+        self._name = f"waxtap-{secrets.token_hex(8)}"
+        self._write_config()
+        return [self.program, "-c", self.folder / "nats.conf"]
 
     def _write_config(self) -> None:
         payload = "" if self._max_payload is None else f"max_payload: {self._max_payload}\n"
@@ -167,7 +144,7 @@ class NatsServer(LocalServer):
             f"{self._config}\n"
         )
 
-    def _ready(self, _pid: int) -> bool:
+    def _ready(self, pid: int) -> bool:
         """True once this very server greets clients and says that JetStream is healthy."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1.0) as client:
