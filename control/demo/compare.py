@@ -1,4 +1,4 @@
-"""Compares source and target row by row, every column as PostgreSQL's own text."""
+"""Compares source and target row by row, those of PostgreSQL as PostgreSQL's own text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 _FETCH = 5000
-_Row = tuple[str | None, ...]
-_Connection = psycopg.Connection[_Row]
+Row = tuple[object, ...]
+_Connection = psycopg.Connection[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,25 +48,37 @@ def compare(source_dsn: str, target_dsn: str, tables: Iterable[Table]) -> Compar
             if missing:
                 differences.append(f"{table.name}: the target lacks {', '.join(sorted(missing))}")
                 continue
-            count, found = _compare_table(source, target, table, columns)
+            ours, theirs = _rows(source, table, columns), _rows(target, table, columns)
+            count, found = compare_rows(table, columns, ours, theirs)
             compared, rows = compared + 1, rows + count
             differences += found
     return Comparison(compared, rows, differences)
 
 
-def _compare_table(
-    source: _Connection, target: _Connection, table: Table, columns: list[str]
+def compare_rows(
+    table: Table, columns: list[str], ours: Iterable[Row], theirs: Iterable[Row]
 ) -> tuple[int, list[str]]:
-    width = len(table.key)
+    """Compare the rows of a table in two databases.
+
+    Args:
+        table: Whose rows they are.
+        columns: The names of its columns.
+        ours: The source's rows: the text of the key's columns, by which they are sorted, then the
+            values of all columns.
+        theirs: The target's, likewise.
+
+    Returns:
+        How many rows the source has, and the differences: a line each, the first few of them.
+    """
     count = 0
 
-    def counted() -> Iterator[_Row]:
+    def counted() -> Iterator[Row]:
         nonlocal count
-        for row in _rows(source, table, columns):
+        for row in ours:
             count += 1
             yield row
 
-    found = _differences(counted(), _rows(target, table, columns), table, columns, width)
+    found = _differences(counted(), iter(theirs), table, columns)
     shown = list(islice(found, _SHOWN))
     more = sum(1 for _ in found)
     if more:
@@ -75,9 +87,10 @@ def _compare_table(
 
 
 def _differences(
-    left: Iterator[_Row], right: Iterator[_Row], table: Table, columns: list[str], width: int
+    left: Iterator[Row], right: Iterator[Row], table: Table, columns: list[str]
 ) -> Iterator[str]:
-    """Merge two row sets that are sorted by their first `width` columns."""
+    """Merge two sets of rows."""
+    width = len(table.key)
     ours, theirs = next(left, None), next(right, None)
     while ours is not None or theirs is not None:
         if theirs is None or (ours is not None and _key(ours, width) < _key(theirs, width)):
@@ -95,7 +108,7 @@ def _differences(
             ours, theirs = next(left, None), next(right, None)
 
 
-def _rows(connection: _Connection, table: Table, columns: list[str]) -> Iterator[_Row]:
+def _rows(connection: _Connection, table: Table, columns: list[str]) -> Iterator[Row]:
     """The key's columns, then all columns, as text; sorted by the key's text, byte by byte."""
     text = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in (*table.key, *columns)]
     order = [sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(name)) for name in table.key]
@@ -120,10 +133,10 @@ def _columns(connection: _Connection, table: Table) -> list[str]:
     return [str(name) for (name,) in rows]
 
 
-def _key(row: _Row, width: int) -> tuple[str, ...]:
+def _key(row: Row, width: int) -> tuple[str, ...]:
     return tuple(str(value) for value in row[:width])
 
 
-def _short(value: str | None) -> str:
+def _short(value: object) -> str:
     text = "NULL" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from control.demo import shop
-from control.demo.compare import Comparison
+from control.demo.compare import Comparison, compare_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     import pymysql
     from pymysql.cursors import Cursor
 
+    from control.demo.compare import Row
     from control.demo.shop import Table
     from control.servers.binlog_server import BinlogServer
-
-_SHOWN = 5
 
 SCHEMA = (
     """
@@ -93,39 +92,27 @@ def create(server: BinlogServer) -> None:
 
 
 def compare(server: BinlogServer, target_dsn: str, tables: Iterable[Table]) -> Comparison:
-    """Compare the whole contents of `tables` in the shop and in the target."""
+    """Compare the whole contents of `tables` in the shop and in the target, as Python's values."""
     compared, rows, differences = 0, 0, []
     with connect(server) as source, psycopg.connect(target_dsn) as target:
         for table in tables:
             with source.cursor() as cursor:
                 cursor.execute(f"SELECT * FROM {table.name}")  # noqa: S608 - our own tables
                 columns = [str(field[0]) for field in cursor.description or ()]
-                ours = _by_key(columns, cursor.fetchall(), table)
+                ours = _sorted(columns, cursor.fetchall(), table)
             query = sql.SQL("SELECT {} FROM public.{}").format(
                 sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier(table.name)
             )
-            theirs = _by_key(columns, target.execute(query).fetchall(), table)
-            compared, rows = compared + 1, rows + len(ours)
-            keys = ours.keys() | theirs.keys()
-            found = sorted(key for key in keys if ours.get(key) != theirs.get(key))
-            differences += [
-                f"{table.name} {key}: {_told(ours.get(key))} in the source,"
-                f" {_told(theirs.get(key))} in the target"
-                for key in found[:_SHOWN]
-            ]
-            if len(found) > _SHOWN:
-                differences.append(f"{table.name}: and {len(found) - _SHOWN} more")
+            theirs = _sorted(columns, target.execute(query).fetchall(), table)
+            count, found = compare_rows(table, columns, ours, theirs)
+            compared, rows = compared + 1, rows + count
+            differences += found
     return Comparison(compared, rows, differences)
 
 
-def _by_key(
-    columns: list[str], rows: Iterable[tuple[object, ...]], table: Table
-) -> dict[tuple[str, ...], tuple[object, ...]]:
+def _sorted(columns: list[str], rows: Iterable[Row], table: Table) -> list[Row]:
+    """Rows as `compare_rows` takes them."""
     places = [columns.index(name) for name in table.key]
     plain = (tuple(str(v) if isinstance(v, UUID) else v for v in row) for row in rows)
-    return {tuple(str(row[place]) for place in places): row for row in plain}
-
-
-def _told(row: tuple[object, ...] | None) -> str:
-    text = "missing" if row is None else repr(row)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    keyed = ((*(str(row[place]) for place in places), *row) for row in plain)
+    return sorted(keyed, key=lambda row: row[: len(places)])

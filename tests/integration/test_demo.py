@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from control.demo import shop
+from control.demo import mariadb_shop, shop
 from control.demo.compare import compare
+from control.demo.mariadb_workload import MariadbWorkload
 from control.demo.progress import Progress
+from control.demo.shopping import Shopping
 from control.demo.workload import Workload
 
 if TYPE_CHECKING:
+    from tests.servers.binlog import BinlogFactory
     from tests.servers.postgres import Database, DatabaseFactory
 
 pytestmark = pytest.mark.servers
@@ -69,7 +72,7 @@ def test_percentiles_of_nothing() -> None:
     assert (standing.committed, standing.delivered, standing.behind_seconds) == (0, 0, 0.0)
 
 
-def check_for(workload: Workload, seconds: float) -> None:
+def check_for(workload: Shopping, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         workload.check()
@@ -142,3 +145,39 @@ def test_many_differences_are_summed_up(database_factory: DatabaseFactory) -> No
     differences = compare(source.dsn, target.dsn, [_PAIRS]).differences
     assert len(differences) == 6
     assert differences[-1] == "pairs: and 15 more"
+
+
+def test_mariadb_is_compared_with_postgres(
+    mariadb_factory: BinlogFactory, database: Database
+) -> None:
+    source = mariadb_factory()
+    mariadb_shop.create(source)
+    workload = MariadbWorkload(source, 1000, Progress(database.dsn), seed=3)
+    workload.start()
+    try:
+        check_for(workload, 0.5)
+    finally:
+        workload.stop()
+    pulse, customers = shop.TABLES[-1], shop.TABLES[0]
+    with mariadb_shop.connect(source) as session, session.cursor() as cursor:
+        cursor.execute("SELECT writer, changes, at FROM pulse")
+        row = cursor.fetchone()
+        cursor.execute("SELECT count(*) FROM customers")
+        (registered,) = cursor.fetchone() or (0,)
+    assert row is not None
+    with database.connect() as connection:
+        connection.execute("CREATE TABLE pulse (writer integer, changes bigint, at timestamp)")
+        connection.execute("INSERT INTO pulse VALUES (%s, %s, %s)", row)
+        connection.execute(
+            "CREATE TABLE customers (id bigint, email text, level text, balance numeric,"
+            " tags text, profile text, birthday date, created_at timestamp)"
+        )
+        same = mariadb_shop.compare(source, database.dsn, [pulse])
+        connection.execute("UPDATE pulse SET changes = 1")
+        other = mariadb_shop.compare(source, database.dsn, [pulse, customers])
+    assert (same.tables, same.rows, same.differences) == (1, 1, [])
+    assert (other.tables, other.rows) == (2, 1 + registered)
+    first, *rest = other.differences
+    assert first == f"pulse ('1',).changes: {row[1]} in the source, 1 in the target"
+    assert rest[0] == "customers ('0',): missing in the target"
+    assert rest[-1] == f"customers: and {registered - 5} more"
