@@ -6,17 +6,16 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
-
 from connectors.contracts import Chunk
 from connectors.errors import RetryableError
 from connectors.postgres.pgoutput.lsn import stored_lsn
-from connectors.postgres.replication.session import Session, restart
-from connectors.reconnection import Reconnection
+from connectors.postgres.replication.session import restart
+from connectors.resilient_session import ResilientSession
 
 if TYPE_CHECKING:
     from connectors.contracts import Checkpoint
     from connectors.postgres.pgoutput.streaming import Keepalive
+    from connectors.postgres.replication.session import Session
     from connectors.postgres.replication.table_filter import TableFilter
     from connectors.postgres.setup.publication_watch import PublicationWatch
     from connectors.postgres.setup.settings import Settings
@@ -30,8 +29,6 @@ _WAIT_S = 0.002
 # confirmed. A flow that cannot store anything just then must not hold the shutdown up for ever.
 _SHUTDOWN_PATIENCE_S = 5.0
 _PING_GAP_S = 1.0
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class PostgresReader:
@@ -60,9 +57,7 @@ class PostgresReader:
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._settings = settings
-        self._session: Session | None = session
-        self._reconnection: Reconnection[Session] | None = None
-        self._previous = session.stream.pid
+        self._session = ResilientSession(session, "postgres", "postgres", settings.source)
         self._last = checkpoint
         self._confirmed = stored_lsn(checkpoint)
         self._anchor = anchor
@@ -71,9 +66,6 @@ class PostgresReader:
         self._interval = checkpoint_interval
         self._handed_at = time.monotonic()
         self._advance_wanted = False
-        self._failures = 0
-        self._attempts_seen = 0
-        self._lost = False
         self._pinged_since = self._pinged_at = 0.0
 
     def read(self) -> Chunk | None:
@@ -88,30 +80,28 @@ class PostgresReader:
         if self._anchor:
             self._anchor = False
             return self._repeat()
-        if self._session is None:
+        session = self._session.present
+        if session is None:
             return self._mend()
         try:
-            return self._next(self._session)
+            return self._next(session)
         except RetryableError as error:
-            self._lose(self._session, error)
+            previous = session.stream.pid
+            again = partial(restart, self._settings, self._last, self._confirmed, previous)
+            self._session.lose(error, again)
             return None
 
     def confirm(self, checkpoint: Checkpoint) -> None:
         """Tell the server that everything up to `checkpoint` is stored for good."""
         self._confirmed = max(self._confirmed, stored_lsn(checkpoint))
-        if self._session is not None:
-            self._session.stream.confirm(self._confirmed)
+        if (session := self._session.present) is not None:
+            session.stream.confirm(self._confirmed)
 
     def close(self) -> None:
         """Let go of the connections. Never raises."""
         if self._watch is not None:
             self._watch.stop()
-        if self._reconnection is not None:
-            self._reconnection.abandon()
-            self._reconnection = None
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        self._session.close()
 
     def _next(self, session: Session) -> Chunk | None:
         session.stream.answer()
@@ -142,7 +132,7 @@ class PostgresReader:
                 decoder.keepalive(received.keepalive.wal_end)
                 self._note(received.keepalive)
             if received.messages or received.keepalive:
-                self._found_back()
+                self._session.flows()
             if decoder.full or not received.more:
                 return not received.more
         return False
@@ -173,53 +163,14 @@ class PostgresReader:
                 "postgres.shutting_down", "the server shuts down and waits for confirmations"
             )
 
-    def _lose(self, session: Session, error: RetryableError) -> None:
-        self._failures += 1
-        self._session = None
-        self._previous = session.stream.pid
-        session.close()
-        if not self._lost:
-            self._lost = True
-            _log.warning(
-                "postgres connection lost",
-                source=self._settings.source,
-                code=error.code,
-                error=error.message,
-            )
-        self._attempts_seen = 0
-        self._reconnection = Reconnection(
-            partial(restart, self._settings, self._last, self._confirmed, self._previous),
-            self._failures - 1,
-            "postgres",
-            self._settings.source,
-        )
-
     def _mend(self) -> Chunk | None:
-        """Take the new session when there is one; repeat the checkpoint at every failed attempt.
-
-        A flow that was fenced learns of it when it stores that chunk.
-        """
-        reconnection = self._reconnection
-        if reconnection is None:
-            return None
-        session = reconnection.take()
-        if session is not None:
-            self._reconnection = None
-            self._session = session
+        """Take the new session when there is one; repeat the checkpoint at every failed attempt."""
+        if self._session.mend():
+            return self._repeat()
+        if (session := self._session.present) is not None:
             self._pinged_at = 0.0
             session.stream.confirm(self._confirmed)
-            return None
-        if reconnection.attempts == self._attempts_seen:
-            return None
-        self._attempts_seen = reconnection.attempts
-        return self._repeat()
-
-    def _found_back(self) -> None:
-        """The stream flows: only then has a reconnect succeeded."""
-        if self._failures:
-            self._failures = 0
-            self._lost = False
-            _log.info("postgres connection back", source=self._settings.source)
+        return None
 
     def _repeat(self) -> Chunk:
         return Chunk(self._settings.source, [], self._last, self._last.state)
