@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,13 +61,15 @@ def run(
     """Measure one kind of server; yields figures as they are there.
 
     Raises:
-        UnavailableError: The server is not on this machine.
-        FailedError: The flow did not get through, or the stream holds something else.
+        UnavailableError: The server is not on this machine, or somebody whom it is compared with.
+        FailedError: The flow did not get through, or the stream holds something else; or that of
+            somebody whom it is compared with. Then everything else was measured.
     """
     try:
         made = MysqlServer() if kind == "mysql" else MariadbServer()
     except ServerMissingError as error:
         raise UnavailableError(str(error)) from None
+    problems: list[BenchError] = []
     with made as server:
         with closing(_connect(server)) as session, session.cursor() as cursor:
             cursor.execute(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4")
@@ -84,50 +86,35 @@ def run(
                     flow.anchor(settings)
                 place = _place(cursor)
                 debezium = None
-                if table == ROWS:
-                    debezium = _anchored(fleet, server, kind, cursor, tell)
+                if table == ROWS and kind == "mysql":
+                    with _noting(problems, "Debezium"):
+                        debezium = binlog_debezium.Anchored.of(fleet, server, kind, cursor)
                 tell(f"{kind}: loading {changes:,} rows, {size:,} a transaction")
                 _load(cursor, table, changes, size)
             for flow in flows:
                 yield flow.measure(settings, changes, label)
             yield _library(fleet, server, kind, table, place, settings, label)
-            if table == ROWS:
-                yield from _others(fleet, server, kind, place, changes, debezium, settings, tell)
+            if table != ROWS:
+                continue
+            if kind == "mariadb":
+                with _noting(problems, "mariadb-binlog"):
+                    yield _raw(fleet, server, place, changes)
+            if debezium is not None:
+                with _noting(problems, "Debezium"):
+                    for number in range(1, settings.runs + 1):
+                        some = min(settings.publish_changes, changes)
+                        yield debezium.publish(number, some, settings)
+    if problems:
+        raise problems[0]
 
 
-def _others(
-    fleet: Fleet,
-    server: BinlogServer,
-    kind: str,
-    place: _Place,
-    changes: int,
-    debezium: binlog_debezium.Anchored | None,
-    settings: Settings,
-    tell: Callable[[str], None],
-) -> Iterator[dict[str, float]]:
-    program = shutil.which("mariadb-binlog")
-    if kind == "mariadb" and program:
-        yield _raw(fleet, server, program, place, changes)
-    if debezium is None:
-        return
+@contextmanager
+def _noting(problems: list[BenchError], name: str) -> Iterator[None]:
+    """Keep what goes wrong with somebody else's program for later."""
     try:
-        yield debezium.publish(min(settings.publish_changes, changes), settings)
+        yield
     except BenchError as error:
-        tell(f"{kind}, Debezium: {error}")
-
-
-def _anchored(
-    fleet: Fleet,
-    server: BinlogServer,
-    kind: str,
-    cursor: Cursor,
-    tell: Callable[[str], None],
-) -> binlog_debezium.Anchored | None:
-    try:
-        return binlog_debezium.Anchored.of(fleet, server, kind, cursor)
-    except BenchError as error:
-        tell(f"{kind}, Debezium: {error}")
-        return None
+        problems.append(type(error)(f"{name}: {error}"))
 
 
 class _Flow:
@@ -241,10 +228,15 @@ def _library(
     }
 
 
-def _raw(
-    fleet: Fleet, server: BinlogServer, program: str, place: _Place, changes: int
-) -> dict[str, float]:
-    """How fast the server itself hands the log out."""
+def _raw(fleet: Fleet, server: BinlogServer, place: _Place, changes: int) -> dict[str, float]:
+    """How fast the server itself hands the log out.
+
+    Raises:
+        UnavailableError: There is no `mariadb-binlog`.
+    """
+    program = shutil.which("mariadb-binlog")
+    if program is None:
+        raise UnavailableError("it is not installed (`apt-get install mariadb-client`)")
     folder = fleet.folder / "raw"
     folder.mkdir()
     command = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from pymysql.cursors import Cursor
 from bench import debezium
 from bench.debezium import WarmHalf
 from bench.debezium_engine import Job, Sample
-from bench.errors import FailedError, UnavailableError
+from bench.errors import FailedError
 from bench.fleet import Fleet
 from bench.process import MeasuredProcess
 from bench.settings import Settings
@@ -35,18 +36,14 @@ class Anchored:
     kind: str
 
     @classmethod
-    def of(cls, fleet: Fleet, server: BinlogServer, kind: str, cursor: Cursor) -> Anchored | None:
-        """Run the engine until it has seen a row; None where it cannot run.
+    def of(cls, fleet: Fleet, server: BinlogServer, kind: str, cursor: Cursor) -> Anchored:
+        """Run the engine until it has seen a row.
 
         Raises:
+            UnavailableError: It cannot run here.
             FailedError: It did not see one.
         """
-        if kind != "mysql":
-            return None
-        try:
-            debezium.available()
-        except UnavailableError:
-            return None
+        debezium.available()
         anchored = cls(fleet, server, kind)
         cursor.execute("CREATE TABLE IF NOT EXISTS anchor (id int PRIMARY KEY AUTO_INCREMENT)")
         folder = anchored._folder
@@ -61,15 +58,23 @@ class Anchored:
             process.finish(1)
         return anchored
 
-    def publish(self, changes: int, settings: Settings) -> dict[str, float]:
+    def publish(self, number: int, changes: int, settings: Settings) -> dict[str, float]:
         """Publish the beginning of the backlog to a JetStream of its own.
 
+        Args:
+            number: Of the run, each of which begins where the anchor is.
+            changes: How many.
+            settings: When to give up.
+
         Raises:
-            FailedError: The engine did not get through.
+            FailedError: The engine did not get through, or the stream does not hold what it
+                published.
         """
-        result = self._folder / "result.json"
+        folder = self._folder.with_name(f"{self._folder.name}-{number}")
+        shutil.copytree(self._folder, folder)
+        result = folder / "result.json"
         with (
-            self.fleet.nats(f"debezium-{self.kind}") as nats,
+            self.fleet.nats(folder.name) as nats,
             StreamObserver(nats.url, _STREAM) as stream,
         ):
             stream.create([_SUBJECT])
@@ -78,6 +83,8 @@ class Anchored:
                 while process.running() and time.monotonic() < deadline:
                     time.sleep(0.1)
                 process.finish(1)
+            if stream.messages() < changes:
+                raise FailedError(f"JetStream holds {stream.messages()} of {changes} changes")
         samples = [Sample(**sample) for sample in json.loads(result.read_text())]
         if len(samples) < 3:
             raise FailedError(f"Debezium stopped before {changes} changes; see its log")
@@ -92,7 +99,7 @@ class Anchored:
         return self.fleet.folder / f"debezium-{self.kind}"
 
     def _start(self, changes: int, nats_url: str, result: Path) -> MeasuredProcess:
-        job = Job(self._properties(), changes, nats_url, _SUBJECT, str(result))
+        job = Job(self._properties(result.parent), changes, nats_url, _SUBJECT, str(result))
         path = result.with_suffix(".job")
         path.write_text(json.dumps(asdict(job)))
         return MeasuredProcess(
@@ -100,10 +107,10 @@ class Anchored:
             [sys.executable, "-m", "bench.debezium_engine", str(path)],
             log=result.with_suffix(".log"),
             environment={"PYTHONPATH": str(_ROOT)},
-            folder=self._folder,
+            folder=result.parent,
         )
 
-    def _properties(self) -> dict[str, str]:
+    def _properties(self, folder: Path) -> dict[str, str]:
         """Debezium's defaults but for where to read, JSON without schemas, and no snapshot."""
         return {
             "name": f"bench_{self.kind}",
@@ -120,8 +127,9 @@ class Anchored:
             "converter.schemas.enable": "false",
             "include.schema.changes": "false",
             "schema.history.internal": "io.debezium.storage.file.history.FileSchemaHistory",
-            "schema.history.internal.file.filename": str(self._folder / "history.dat"),
+            "schema.history.internal.file.filename": str(folder / "history.dat"),
             "offset.storage": "org.apache.kafka.connect.storage.FileOffsetBackingStore",
-            "offset.storage.file.filename": str(self._folder / "offsets.dat"),
-            "offset.flush.interval.ms": "0",
+            "offset.storage.file.filename": str(folder / "offsets.dat"),
+            # the run that makes the anchor ends sooner than Debezium would store where it is
+            **({"offset.flush.interval.ms": "0"} if folder == self._folder else {}),
         }
