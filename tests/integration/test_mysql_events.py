@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -230,6 +231,34 @@ def test_a_statement_that_was_logged_as_its_text_stops_the_source_or_is_left_out
         "INSERT INTO t VALUES (3, 3)",
     )
     assert [row for _, row in told(tolerant.changes())] == [{"id": 1, "a": 1}, {"id": 3, "a": 3}]
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("CREATE TABLE c (PRIMARY KEY (id)) SELECT id, a FROM t", "CREATE TABLE ... SELECT"),
+        ("LOAD DATA INFILE '{file}' INTO TABLE t", "LOAD DATA"),
+    ],
+)
+def test_rows_that_a_statement_takes_from_elsewhere_are_missed_too(
+    log: Log, statement: str, named: str
+) -> None:
+    for policy in ("stop", "skip"):
+        each = Log(log.type, log.server, statements=policy)
+        file = log.server.put_file(f"{each.name}.tsv", b"2\tx\n")
+        each.run(
+            "CREATE TABLE t (id int PRIMARY KEY, a text)",
+            "SET SESSION binlog_format = 'STATEMENT'",
+            statement.format(file=file),
+            "SET SESSION binlog_format = 'ROW'",
+            "INSERT INTO t VALUES (3, 'z')",
+        )
+        if policy == "skip":
+            assert told(each.changes()) == [("c", {"id": 3, "a": "z"})]
+            continue
+        with pytest.raises(FatalError, match=re.escape(f"{named} was logged")) as caught:
+            each.changes()
+        assert caught.value.code == "mysql.statement_format"
 
 
 def test_a_session_with_minimal_images_leaves_values_unavailable(log: Log) -> None:

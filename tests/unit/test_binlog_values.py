@@ -302,6 +302,20 @@ def test_spots_are_read_as_they_were_written(parts: list[tuple[str, int, int]]) 
         ("WITH x AS (SELECT 1) DELETE FROM t", What.ROWS, ()),
         ("(SELECT f())", What.ROWS, ()),
         ("FROBNICATE", What.ROWS, ()),
+        ("CREATE TABLE t (PRIMARY KEY (a)) SELECT a FROM u", What.ROWS, ()),
+        ("create or replace table t as\nwith x as (select 1) select * from x", What.ROWS, ()),
+        ("/* x */ CREATE TABLE IF NOT EXISTS `a b`.t TABLE u", What.ROWS, ()),
+        ("CREATE TABLE t (a int) AS VALUES ROW(1), ROW(2)", What.ROWS, ()),
+        ("CREATE TABLE t (a int COMMENT 'it''s \\' a select', `select` int)", What.DDL, ()),
+        ("CREATE TABLE db.select (a int) -- select\n", What.DDL, ()),
+        (
+            "CREATE TABLE t (a int) PARTITION BY RANGE (a) (PARTITION p VALUES LESS THAN (1))",
+            What.DDL,
+            (),
+        ),
+        ("CREATE TABLE t LIKE u", What.DDL, ()),
+        ("CREATE TEMPORARY TABLE t SELECT 1", What.DDL, ()),
+        ("CREATE VIEW v AS SELECT 1", What.DDL, ()),
     ],
 )
 def test_statements(text: str, what: What, names: tuple[str, ...]) -> None:

@@ -331,6 +331,8 @@ class Decoder:
             case What.NOTHING:
                 pass
             case What.ROWS:
+                # it may have made a table
+                self._tables.shapes_may_change()
                 self._statement_rows(statement.verb)
                 self._leave_unless_block(transaction)
             case What.TRUNCATE | What.DDL:

@@ -17,6 +17,15 @@ _SAVEPOINT = re.compile(
     rf"{_LEAD}(?:rollback\s+(?:work\s+)?to\s+(?:savepoint\s+)?|savepoint\s+){_NAME}",
     re.DOTALL | re.IGNORECASE,
 )
+_CREATE_TABLE = re.compile(
+    rf"{_LEAD}create\s+(?:or\s+replace\s+)?table\b(.*)", re.DOTALL | re.IGNORECASE
+)
+_QUOTED = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|/\*(?!M?!).*?\*/|(?:--\s|\#).*?(?:\n|$)""",
+    re.DOTALL,
+)
+# Behind a dot even these words are names.
+_QUERY = re.compile(r"(?<![.\w])(?:select|table|values\s+row)\b", re.IGNORECASE)
 _XA = re.compile(r"\s*xa\s+(\w+)\s+(.*?)(\s+one\s+phase)?\s*", re.DOTALL | re.IGNORECASE)
 _DDL = frozenset(
     """
@@ -79,11 +88,19 @@ def classify(text: str) -> Statement:
     if verb == "TRUNCATE" and (truncate := _TRUNCATE.match(text)):
         names = tuple(_unquoted(name) for name in truncate.groups() if name)
         return Statement(What.TRUNCATE, verb, names)
+    if verb == "CREATE" and _fills_table(text):
+        return Statement(What.ROWS, "CREATE TABLE ... SELECT")
     if verb in ("RELEASE", "") and not (
         verb == "" and text.strip(" \t\r\n;") and _is_unknown(text)
     ):
         return Statement(What.NOTHING, verb)
     return Statement(What.DDL if verb in _DDL else What.ROWS, verb)
+
+
+def _fills_table(text: str) -> bool:
+    """Whether a table is made with the rows of a query; a log of rows tells those apart from it."""
+    match = _CREATE_TABLE.match(text)
+    return match is not None and _QUERY.search(_QUOTED.sub(" ", match[1])) is not None
 
 
 def _is_unknown(text: str) -> bool:
