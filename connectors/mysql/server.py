@@ -42,7 +42,7 @@ def connect(dsn: Dsn, source: str) -> Connection:
     failure: WaxtapError | None = None
     for host, port in dsn.hosts:
         try:
-            return pymysql.connect(
+            connection = pymysql.connect(
                 host=host,
                 port=port,
                 unix_socket=dsn.socket or None,
@@ -53,7 +53,8 @@ def connect(dsn: Dsn, source: str) -> Connection:
                 charset="utf8mb4",
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                read_timeout=_QUERY_TIMEOUT_S,
+                # A frozen server's kernel takes connections, but nobody greets on them.
+                read_timeout=CONNECT_TIMEOUT_S,
                 write_timeout=_QUERY_TIMEOUT_S,
                 program_name=f"waxtap/{source}",
             )
@@ -61,6 +62,10 @@ def connect(dsn: Dsn, source: str) -> Connection:
             failure = _connection_failure(error, f"{host}:{port}")
             if isinstance(failure, ConfigError):
                 raise failure from None
+        else:
+            # PyMySQL has one setting for the login and for queries.
+            vars(connection)["_read_timeout"] = _QUERY_TIMEOUT_S
+            return connection
     raise failure or RetryableError("mysql.unreachable", "the DSN names no host", where="dsn")
 
 

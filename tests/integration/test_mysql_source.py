@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ import pytest
 from connectors import registry
 from connectors.contracts import Checkpoint
 from connectors.errors import ConfigError, GapError, RetryableError
+from connectors.mysql.server import connect as connect_source
+from connectors.mysql.server import rows as query
 from connectors.mysql.source import MysqlSource
 from tests.contract.context import source_context
 from tests.integration.binlog_capture import PATIENCE, Log, after
@@ -235,6 +238,14 @@ def test_each_setting_that_is_wrong_has_its_own_error(binlog_kind: Kind, log: Lo
         registry.source(other, "x", spec, (), source_context()).open(None)
     with pytest.raises(ConfigError, match="server_id"):
         log.source(server_id=1).open(None)
+    with closing(log.source(server_id=77).open(None)):
+        other_source = Log(log.type, log.server)
+        with pytest.raises(ConfigError, match=rf"a replica of the server \(waxtap/{log.name}\)"):
+            other_source.source(server_id=77).open(None)
+    user, right = f"u{log.name}", "BINLOG MONITOR" if binlog_kind.mariadb else "REPLICATION CLIENT"
+    run(log.server, f"CREATE USER '{user}'@'%'", f"GRANT REPLICATION SLAVE ON *.* TO '{user}'@'%'")
+    with pytest.raises(ConfigError, match=f"GRANT {right}"):
+        log.source(dsn=log.server.dsn(user=user)).open(None)
     server = binlog_kind.factory({"log-bin-trust-function-creators": "ON"})
     settings = {"binlog_format": ("STATEMENT", "ROW"), "binlog_row_metadata": ("MINIMAL", "FULL")}
     if not binlog_kind.mariadb:
@@ -259,6 +270,22 @@ def test_a_server_that_is_away_is_waited_for(binlog_kind: Kind) -> None:
         log.source().open(log.begun)
     server.start()
     log.source().open(log.begun).close()
+
+
+def test_a_host_that_takes_connections_and_says_nothing_is_passed_over(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.run("CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1)")
+    monkeypatch.setattr("connectors.mysql.server.CONNECT_TIMEOUT_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        hosts = f"127.0.0.1:{frozen.getsockname()[1]},127.0.0.1:{log.server.port}"
+        began = time.monotonic()
+        with closing(log.source(dsn=f"mysql://waxtap@{hosts}/").open(log.begun)) as reader:
+            assert time.monotonic() - began < 10
+            assert ids(read(reader, 1)) == [1]
+        # a query may take longer than a login
+        with closing(connect_source(log.settings().dsn, log.name)) as connection:
+            assert query(connection, "SELECT SLEEP(1.5)") == [(0,)]
 
 
 def test_other_tables_are_not_decoded(log: Log) -> None:
