@@ -313,16 +313,6 @@ def test_tagged_transactions_are_resumed_exactly(log: Log, binlog_kind: Kind) ->
     assert [after(change)["id"] for change in rest] == [20]
 
 
-def test_domains_are_resumed_exactly(log: Log, binlog_kind: Kind) -> None:
-    if not binlog_kind.mariadb:
-        return  # it has tags instead
-    log.run("CREATE TABLE t (id int PRIMARY KEY)")
-    for number in range(1, 4):
-        log.run("SET gtid_domain_id = 7", f"INSERT INTO t VALUES ({number})")
-        log.run(f"INSERT INTO t VALUES ({number + 10})")
-    assert [after(change)["id"] for change in log.changes()] == [1, 11, 2, 12, 3, 13]
-
-
 def test_other_engines_savepoints_and_tables_made_from_queries(log: Log) -> None:
     log.run(
         "CREATE TABLE t (id int PRIMARY KEY)",

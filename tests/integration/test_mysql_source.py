@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from connectors.contracts import Change, Chunk, SourceReader
     from control.servers.binlog_server import BinlogServer
-    from tests.servers.binlog import Kind
+    from tests.servers.binlog import BinlogFactory, Kind
     from tests.servers.certificate import Certificate
 
 pytestmark = pytest.mark.servers
@@ -106,6 +106,54 @@ def test_another_server_of_the_topology_goes_on_exactly(binlog_kind: Kind) -> No
     source = log.source(dsn=second.dsn())
     with closing(source.open(cut)) as reader:
         assert ids(read(reader, 2501 - done)) == list(range(done + 1, 2502))
+
+
+def test_domains_may_stand_in_another_order_on_another_server(
+    mariadb_factory: BinlogFactory,
+) -> None:
+    first, second = (mariadb_factory({"server-id": number}) for number in ("31", "32"))
+    log = Log("mariadb", first)
+
+    def commit(server: BinlogServer, domain: int, number: int, statement: str) -> None:
+        database = None if statement.startswith("CREATE DATABASE") else log.name
+        gtid = (f"SET gtid_domain_id = {domain}, server_id = 31", f"SET gtid_seq_no = {number}")
+        run(server, *gtid, statement, database=database)
+
+    commit(second, 0, 1, f"CREATE DATABASE {log.name}")
+    commit(second, 0, 2, "CREATE TABLE the_end (id int PRIMARY KEY)")
+    for server in (first, second):
+        commit(server, 0, 3, "CREATE TABLE t (id int PRIMARY KEY)")
+    for number in range(1, 4):
+        commit(first, 0, 3 + number, f"INSERT INTO t VALUES ({number})")
+        commit(first, 7, number, f"INSERT INTO t VALUES ({number + 10}), ({number + 20})")
+        commit(second, 0, 3 + number, f"INSERT INTO t VALUES ({number})")
+    commit(first, 0, 7, "INSERT INTO t VALUES (99)")
+    with closing(log.source().open(log.begun)) as reader:
+        cuts = [
+            Checkpoint(change.position, chunk.resume)
+            for chunk in read(reader, 10)
+            for change in chunk.changes
+        ]
+    elsewhere = log.source(dsn=second.dsn())
+    with pytest.raises(GapError, match="7-31-1") as caught:
+        elsewhere.open(cuts[1])  # of which the first row is stored
+    assert caught.value.code == "mysql.server_behind"
+    for number in range(1, 4):
+        commit(second, 7, number, f"INSERT INTO t VALUES ({number + 10}), ({number + 20})")
+    commit(second, 0, 7, "INSERT INTO t VALUES (99)")
+    order = [1, 2, 3, 11, 21, 12, 22, 13, 23, 99]
+    for place, stored in ((0, [1]), (1, [1, 11]), (5, [1, 11, 21, 2, 12, 22])):
+        rest = [number for number in order if number not in stored]
+        with closing(elsewhere.open(cuts[place])) as reader:
+            chunks = read(reader, len(rest))
+        assert ids(chunks) == rest
+        # a further restart, on either server, before what is stored in part was passed
+        again = Checkpoint(chunks[0].changes[0].position, chunks[0].resume)
+        for source in (elsewhere, log.source()):
+            with closing(source.open(again)) as reader:
+                found = ids(read(reader, len(rest) - 1))
+            assert sorted(map(str, found)) == sorted(map(str, rest[1:]))
+            assert found[-1] == 99
 
 
 def _count(server: BinlogServer, database: str) -> int:

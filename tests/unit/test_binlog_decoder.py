@@ -98,6 +98,31 @@ def test_a_cut_anywhere_is_found_again() -> None:
         assert ids(decode(log, chunk.checkpoint)) == list(range(done + 1, total + 1))
 
 
+def test_what_is_stored_in_part_may_come_late_on_another_server() -> None:
+    large, small, other = [row(n, b"v") for n in range(1, 5)], row(10, b"v"), row(11, b"v")
+    here, there = LogFile(), LogFile()
+    here.transaction(1, 9, BODY, large)
+    for log in (here, there):
+        log.transaction(2, 9, BODY, [small])
+    here_first = len(there.events)
+    there.transaction(1, 9, BODY, large)
+    there.transaction(3, 9, BODY, [other])
+    (whole,) = decode(here)
+    cut = Checkpoint(whole.changes[1].position, whole.resume)
+    moved = decoder(cut, generation=1)
+    moved.feed(there.events[:here_first])
+    (chunk,) = drain(moved)
+    assert ids([chunk]) == [10]
+    # neither what comes now, nor a restart before it, repeats what is stored
+    moved.feed(there.events[here_first:])
+    assert ids(drain(moved)) == [3, 4, 11]
+    again = decode(there, chunk.checkpoint)
+    assert ids(again) == [3, 4, 11]
+    third = Checkpoint(again[0].changes[0].position, again[0].resume)
+    assert ids(decode(there, third)) == [4, 11]
+    assert "partial" not in again[-1].checkpoint.state
+
+
 def test_places_beyond_four_gibibytes_are_told() -> None:
     log = LogFile(start=(1 << 32) - 300)
     log.events[0] = LogFile(start=4).events[0]

@@ -79,7 +79,6 @@ class Decoder:
         self._stop_at_statements = stop_at_statements
         self._progress = Progress(resume, server, generation, mariadb=mariadb)
         self._buffer = ChunkBuffer(source, position, self._progress)
-        self._partial = resume.partial
         # MariaDB sends nothing twice, unless it is asked to begin before a transaction that is
         # held; its numbers alone do not tell what was seen, because they may go back.
         self._seen: MysqlGtids | MariadbGtids = self._progress.seen
@@ -237,10 +236,8 @@ class Decoder:
             raise refusals.out_of_place("a transaction inside a transaction", self._where)
         self._advance(event)
         offset, gtid = self._start, begin.gtid
-        floor = 0
-        if self._partial is not None and self._partial[0] == gtid:
-            floor = self._partial[1]
-        elif gtid in self._seen and gtid not in self._progress.held:
+        floor = self._progress.partial.get(gtid, 0)
+        if not floor and gtid in self._seen and gtid not in self._progress.held:
             floor = EVERYTHING
         mariadb = event[4] == ev.MARIADB_GTID
         server = int.from_bytes(event[5:9], "little")

@@ -8,8 +8,9 @@ A checkpoint's state holds
     offset      where the last transaction in it began
     gtids       every transaction that is complete, as a set of the server's kind
     held        XA transactions that are prepared and wait for their end: their ids, each with the
-    one
-                before it in its domain
+                one before it in its domain
+    partial     transactions that are stored in part, each with how many of its changes are: after a
+                change of server others may come before they do
     tables      a digest of the table patterns, which decide how rows are counted
     inside      the transactions that the position may lie in, each with its file and offset
 
@@ -62,7 +63,7 @@ class Resume:
         tables: Digest of the patterns.
         held: Prepared XA transactions, each with the transaction before it (None: MySQL, or none).
         done: Further transactions that are complete, in the log's order.
-        partial: The transaction that is stored in part, and how many of its changes are.
+        partial: Transactions that are stored in part, and how many of their changes are.
     """
 
     server: str
@@ -73,7 +74,7 @@ class Resume:
     tables: str
     held: dict[Gtid, Gtid | None] = field(default_factory=dict)
     done: tuple[Gtid, ...] = ()
-    partial: tuple[Gtid, int] | None = None
+    partial: dict[Gtid, int] = field(default_factory=dict)
 
     def seen(self, *, mariadb: bool) -> MysqlGtids | MariadbGtids:
         """Everything that is complete."""
@@ -81,6 +82,13 @@ class Resume:
         for gtid in self.done:
             seen.add(gtid)
         return seen
+
+    def stored(self, *, mariadb: bool) -> MysqlGtids | MariadbGtids:
+        """Everything of which the stream holds something, so that every server must know it."""
+        stored = self.seen(mariadb=mariadb)
+        for gtid in self.partial:
+            stored.add(gtid)
+        return stored
 
     def start(self, *, mariadb: bool) -> MysqlGtids | MariadbGtids:
         """What the server need not send again: all that is complete, but held transactions."""
@@ -103,13 +111,14 @@ def parse_resume(checkpoint: Checkpoint) -> Resume:
     if any(name not in state for name in _REQUIRED):
         raise _invalid(state)
     done: list[Gtid] = []
-    partial = None
     try:
+        partial = _decode_partial(state.get("partial", ""))
         for spot in decode_spots(state.get("inside", "")):
             if place is not None and (spot.file, spot.offset) < (place.file, place.offset):
                 done.append(spot.gtid)
+                partial.pop(spot.gtid, None)
             elif place is not None and (spot.file, spot.offset) == (place.file, place.offset):
-                partial = (spot.gtid, place.row + 1)
+                partial[spot.gtid] = place.row + 1
         return Resume(
             server=state["server"],
             generation=int(state["generation"]),
@@ -139,6 +148,7 @@ class Progress:
     Attributes:
         seen: Every transaction that is complete.
         held: Prepared XA transactions, each with the one before it in its domain.
+        partial: Transactions that are stored in part and were not read again yet.
 
     Args:
         resume: Where reading began.
@@ -150,6 +160,7 @@ class Progress:
     def __init__(self, resume: Resume, server: str, generation: int, *, mariadb: bool) -> None:
         self.seen = resume.seen(mariadb=mariadb)
         self.held = dict(resume.held)
+        self.partial = dict(resume.partial)
         same = generation == resume.generation
         self._fixed = {
             "server": server,
@@ -162,6 +173,7 @@ class Progress:
     def done(self, gtid: Gtid, file: str, offset: int) -> None:
         """A transaction is complete."""
         self.seen.add(gtid)
+        self.partial.pop(gtid, None)
         self._file, self._offset = file, offset
 
     def state(self) -> dict[str, str]:
@@ -171,6 +183,8 @@ class Progress:
             state |= {"file": self._file, "offset": str(self._offset)}
         if self.held:
             state["held"] = _encode_held(self.held)
+        if self.partial:
+            state["partial"] = _encode_partial(self.partial)
         return state
 
 
@@ -246,3 +260,12 @@ def _decode_held(text: str) -> dict[Gtid, Gtid | None]:
         gtid, _, before = part.partition("<")
         held[parse_gtid_text(gtid)] = parse_gtid_text(before) if before else None
     return held
+
+
+def _encode_partial(partial: dict[Gtid, int]) -> str:
+    return ";".join(f"{gtid.source}{gtid.number}={rows}" for gtid, rows in partial.items())
+
+
+def _decode_partial(text: str) -> dict[Gtid, int]:
+    parts = (part.split("=") for part in text.split(";") if part)
+    return {parse_gtid_text(gtid): int(rows) for gtid, rows in parts}

@@ -104,8 +104,7 @@ def _with_tables(resume: Resume, settings: Settings) -> Resume:
     """
     if resume.tables == settings.tables:
         return resume
-    if resume.partial is not None:
-        gtid, _ = resume.partial
+    for gtid in resume.partial:
         raise ConfigError(
             "mysql.tables_changed",
             f"the stream may hold only a part of the transaction {gtid.source}{gtid.number}, whose"

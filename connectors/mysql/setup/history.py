@@ -82,7 +82,16 @@ def check(connection: Connection, server: Server, settings: Settings, resume: Re
     if not missing:
         return resume
     if settings.accepts_gap(resume):
-        return replace(resume, gtids=behind, held={}, done=(), generation=resume.generation + 1)
+        gone = (MariadbGtids if server.mariadb else MysqlGtids)(behind)
+        partial = {gtid: count for gtid, count in resume.partial.items() if gtid not in gone}
+        return replace(
+            resume,
+            gtids=behind,
+            held={},
+            done=(),
+            partial=partial,
+            generation=resume.generation + 1,
+        )
     token = gap_token(settings.source, resume)
     raise GapError(
         "mysql.binlog_purged",
@@ -97,7 +106,7 @@ def _unknown_mysql(connection: Connection, resume: Resume) -> str:
     ((text,),) = rows(
         connection,
         "SELECT GTID_SUBTRACT(%s, @@GLOBAL.gtid_executed)",
-        str(resume.seen(mariadb=False)),
+        str(resume.stored(mariadb=False)),
     )
     return "".join(str(text).split())
 
@@ -119,7 +128,7 @@ def _unknown_mariadb(connection: Connection, resume: Resume) -> str:
     for part in str(state).split(","):
         source, _, number = part.strip().rpartition("-")
         known[f"{source}-"] = int(number or "0")
-    ours = MariadbGtids(str(resume.seen(mariadb=True))).domains.values()
+    ours = MariadbGtids(str(resume.stored(mariadb=True))).domains.values()
     return ",".join(
         f"{gtid.source}{gtid.number}" for gtid in ours if known.get(gtid.source, 0) < gtid.number
     )
