@@ -190,6 +190,16 @@ def test_compressed_transactions_are_decoded(log: Log, binlog_kind: Kind) -> Non
         "TRUNCATE t",
         "INSERT INTO t VALUES (3, NULL)",
     )
+    with connect(log.server, log.name) as connection, connection.cursor() as cursor:
+        for statement in (
+            switch,
+            f"XA START '{log.name}'",
+            "INSERT INTO t VALUES (4, repeat('u', 5000))",
+            f"XA END '{log.name}'",
+            f"XA PREPARE '{log.name}'",
+            f"XA COMMIT '{log.name}'",
+        ):
+            cursor.execute(statement)
     assert told(log.changes()) == [
         ("c", {"id": 1, "a": "x" * 5000}),
         ("c", {"id": 2, "a": "y" * 5000}),
@@ -197,6 +207,7 @@ def test_compressed_transactions_are_decoded(log: Log, binlog_kind: Kind) -> Non
         ("d", {"id": 2, "a": "y" * 5000}),
         ("t", None),
         ("c", {"id": 3, "a": None}),
+        ("c", {"id": 4, "a": "u" * 5000}),
     ]
 
 
@@ -338,6 +349,18 @@ def test_other_engines_savepoints_and_tables_made_from_queries(log: Log) -> None
         ("t", 3),
         ("t", 4),
     ]
+
+
+def test_sequences_are_no_tables(log: Log, binlog_kind: Kind) -> None:
+    if not binlog_kind.mariadb:
+        return  # it has none
+    log.run(
+        "CREATE SEQUENCE s",
+        "CREATE TABLE t (id int PRIMARY KEY DEFAULT (NEXT VALUE FOR s))",
+        "INSERT INTO t VALUES (), (), ()",
+        "SELECT SETVAL(s, 5000)",
+    )
+    assert told(log.changes()) == [("c", {"id": number}) for number in (1, 2, 3)]
 
 
 def test_the_log_goes_on_in_the_next_file(log: Log) -> None:

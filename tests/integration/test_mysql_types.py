@@ -23,6 +23,11 @@ def b64(data: bytes) -> str:
 POINT = struct.pack("<BIdd", 1, 1, 1.0, 2.0)
 POINT_4326 = struct.pack("<BIIdd", 1, 0x20000001, 4326, 1.0, 2.0)
 
+LINE = struct.pack("<BIIdddd", 1, 2, 2, 0.0, 1.0, 2.0, -3.5)
+POLYGON = struct.pack("<BIII8d", 1, 3, 1, 4, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+COLLECTION = struct.pack("<BII", 1, 7, 2) + POINT + LINE
+
+
 # type as in DDL, value as SQL, value in the envelope; a third entry: the type in the schema
 COMMON: list[tuple[str, str, object]] = [
     ("tinyint", "-128", -128),
@@ -125,6 +130,28 @@ COMMON: list[tuple[str, str, object]] = [
     ("longblob", "x'ff00'", b64(b"\xff\0")),
     ("point", "point(1, 2)", b64(POINT)),
     ("geometry", "point(1, 2)", b64(POINT)),
+    ("linestring", "ST_GeomFromText('LINESTRING(0 1, 2 -3.5)')", b64(LINE)),
+    ("polygon", "ST_GeomFromText('POLYGON((0 0, 1 0, 1 1, 0 0))')", b64(POLYGON)),
+    (
+        "multipoint",
+        "ST_GeomFromText('MULTIPOINT(1 2)')",
+        b64(struct.pack("<BII", 1, 4, 1) + POINT),
+    ),
+    (
+        "multilinestring",
+        "ST_GeomFromText('MULTILINESTRING((0 1, 2 -3.5))')",
+        b64(struct.pack("<BII", 1, 5, 1) + LINE),
+    ),
+    (
+        "multipolygon",
+        "ST_GeomFromText('MULTIPOLYGON(((0 0, 1 0, 1 1, 0 0)))')",
+        b64(struct.pack("<BII", 1, 6, 1) + POLYGON),
+    ),
+    (
+        "geometrycollection",
+        "ST_GeomFromText('GEOMETRYCOLLECTION(POINT(1 2), LINESTRING(0 1, 2 -3.5))')",
+        b64(COLLECTION),
+    ),
 ]
 MYSQL: list[tuple[str, str, object]] = [
     ("json", "'{\"a\": [1, -70000, 1.5, null, true, \"é\"], \"b\": {}}'",
@@ -202,4 +229,31 @@ def schema_type(declared: str, kind: Kind) -> str:
     name = name.removesuffix(" compressed").partition(" srid")[0]
     if name == "json" and kind.mariadb:
         return "longtext"
+    if name == "geometrycollection":
+        return "geomcollection"
     return name
+
+
+def test_dates_that_no_calendar_has_may_be_told_as_text(binlog_kind: Kind) -> None:
+    log = Log(binlog_kind.type, binlog_kind.server, zero_dates="as_text")
+    log.run(
+        "SET sql_mode = ''",
+        "CREATE TABLE t (id date PRIMARY KEY, a datetime(3), b timestamp(2) null, c date)",
+        "INSERT INTO t VALUES ('0000-00-00', '0000-00-00', '0000-00-00', '2020-02-00')",
+        "INSERT INTO t VALUES ('2020-01-00', '2020-02-30', NULL, '2020-02-03')",
+    )
+    zero, partly = log.changes()
+    assert after(zero) == {
+        "id": "0000-00-00",
+        "a": "0000-00-00T00:00:00.000",
+        "b": "0000-00-00T00:00:00.00",
+        "c": "2020-02-00",
+    }
+    assert zero.key == '{"id":"0000-00-00"}'
+    # the server itself makes zero of what is no date at all
+    assert after(partly) == {
+        "id": "2020-01-00",
+        "a": "0000-00-00T00:00:00.000",
+        "b": None,
+        "c": "2020-02-03",
+    }
