@@ -9,29 +9,19 @@ those of the CEL specification, proto/cel/expr/syntax.proto.
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
-
-from cel_expr_python import cel
-from cel_expr_python.ext import ext_strings
 
 from dataflows.failing import StepError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from cel_expr_python import cel
+
 # What an expression looks at of each variable: names of fields; None: the whole of it.
 Looks: TypeAlias = "dict[str, frozenset[str] | None]"
 
-_ENVIRONMENT = cel.NewEnv(
-    variables={
-        "op": cel.Type.STRING,
-        "before": cel.Type.DYN,
-        "after": cel.Type.DYN,
-        "source": cel.Type.DYN,
-        "key": cel.Type.DYN,
-    },
-    extensions=[ext_strings.ExtStrings()],
-)
 _VARIABLES = ("op", "before", "after", "source", "key")
 _COMPILER_SAYS = re.compile(r"<input>:(\d+):(\d+): ([^\n]*)")
 # What the evaluator says, as far as it holds no value of a row: pattern, code, what we say.
@@ -63,7 +53,7 @@ class Expression:
     def __init__(self, text: str) -> None:
         self.text = text
         try:
-            self._compiled = _ENVIRONMENT.compile(text)
+            self._compiled = _environment().compile(text)
         except RuntimeError as error:
             raise ValueError(_told(str(error))) from None
         self.type: str = self._compiled.return_type().name()
@@ -81,9 +71,30 @@ class Expression:
         value = self._compiled.eval(data=data)
         result: object = value.plain_value()
         # An error is a value too, of the type ERROR; only what is a text needs to be asked.
-        if result.__class__ is str and value.type() == cel.Type.ERROR:
+        if result.__class__ is str and value.type().name() == "ERROR":
             raise _failed(str(result), self.text)
         return result
+
+
+@cache
+def _environment() -> cel.Env:
+    """What expressions are compiled in.
+
+    The library is imported here: it takes 10 MB, which a flow without expressions does not pay.
+    """
+    from cel_expr_python import cel
+    from cel_expr_python.ext import ext_strings
+
+    return cel.NewEnv(
+        variables={
+            "op": cel.Type.STRING,
+            "before": cel.Type.DYN,
+            "after": cel.Type.DYN,
+            "source": cel.Type.DYN,
+            "key": cel.Type.DYN,
+        },
+        extensions=[ext_strings.ExtStrings()],
+    )
 
 
 def _told(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bytewax.dataflow import Dataflow
 
 from connectors.errors import ConfigError, WaxtapError
-from dataflows import capture, deliver, recovery, reporting, stopping
+from dataflows import reporting, stopping
 from dataflows.spec import load
 
 if TYPE_CHECKING:
@@ -71,11 +71,17 @@ def build(config: Config, chosen: str) -> tuple[Dataflow, dict[str, list[str]]]:
     sources = {
         name: source for name, source in config.sources.items() if chosen in ("", f"capture/{name}")
     }
+    # What a flow does not do is not imported for it either.
     if sources:
+        from dataflows import capture
+
         capture.add_capture(dataflow, config, sources)
         parts |= capture.parts(config, sources)
-    for name, sink in config.sinks.items():
-        if chosen in ("", f"deliver/{name}"):
+    sinks = [sink for name, sink in config.sinks.items() if chosen in ("", f"deliver/{name}")]
+    if sinks:
+        from dataflows import deliver
+
+        for sink in sinks:
             deliver.add_delivery(dataflow, config, sink)
             parts |= deliver.parts(sink)
     return dataflow, {f"{_FLOW}.{step}": names for step, names in parts.items()}
@@ -98,6 +104,8 @@ def _prepare_recovery(
     known, _ = parser.parse_known_args(arguments)
     if known.recovery_directory is None:
         return
+    from dataflows import recovery
+
     folder = Path(known.recovery_directory)
     if known.process_id in (None, 0):
         recovery.prepare(folder, name, parts)

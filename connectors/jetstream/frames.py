@@ -107,71 +107,84 @@ def encode_batch(
     """
     count = len(messages)
     parts: list[bytes] = []
-    add = parts.append
+    # Whatever is not made here and stands in a header.
+    values = [checkpoint]
     # A message by itself is atomic, and an ordinary one costs the server a fifth of a batch.
     alone = count == 1
-    prefix = f"NATS/1.0\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: "
+    begin = "NATS/1.0" if alone else f"NATS/1.0\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: "
+    # Neighbours share their shape and their transaction.
+    shape: object = None
+    schema = current = mark = ""
     for number, (subject, change) in enumerate(messages, 1):
         _, table, position, key, transaction, last, payload, unavailable, json_nulls, failed = (
             change
         )
-        if alone:
-            lines = 3
-            head = f"NATS/1.0\r\nCdc-Position: {position}\r\n"
-        else:
-            lines = 5
-            head = f"{prefix}{number}\r\nCdc-Position: {position}\r\n"
-        if last:
-            head += f"Cdc-Tx: {transaction};last\r\n"
-            lines += 1
-        elif transaction:
-            head += f"Cdc-Tx: {transaction}\r\n"
-            lines += 1
-        if table is not None:
-            head += f"Cdc-Schema: {table.hash}\r\n"
-            lines += 1
-        if key is not None:
-            head += f"Cdc-Key: {key}\r\n"
-            lines += 1
-        if unavailable:
-            head += f"Cdc-Unavailable: {dumps(unavailable, separators=(',', ':'))}\r\n"
-            lines += 1
-        if json_nulls:
-            head += f"Cdc-Json-Null: {dumps(json_nulls, separators=(',', ':'))}\r\n"
-            lines += 1
-        if change.__class__ is not Change:
-            head += f"Cdc-Op: {change.op}\r\n"
-            lines += 1
-        if failed:
-            head += f"Cdc-Failed: {failed}\r\n"
-            lines += 1
+        if table is not shape:
+            shape, schema = table, "" if table is None else f"Cdc-Schema: {table.hash}\r\n"
+        if transaction is not current:
+            values.append(transaction)
+            current, mark = transaction, f"Cdc-Tx: {transaction}\r\n" if transaction else ""
+        values += (position, key or "")
+        ended = f"Cdc-Tx: {transaction};last\r\n" if last else mark
+        named = "" if key is None else f"Cdc-Key: {key}\r\n"
+        numbered = begin if alone else f"{begin}{number}"
+        head = f"{numbered}\r\nCdc-Position: {position}\r\n{ended}{schema}{named}"
+        if unavailable or json_nulls or failed or change.__class__ is not Change:
+            values.append(failed)
+            head += _rare(change)
         if bodies and (number - 1) in bodies:
             body = bodies[number - 1]
             payload = body.payload
             head += body.headers
-            lines += body.headers.count("\n")
         if number == 1:
             head += f"Nats-Expected-Last-Sequence: {expected}\r\n"
-            lines += 1
         answer = ""
         if number == count:
             commit = "" if alone else "Nats-Batch-Commit: 1\r\n"
             head += f"{commit}Cdc-Checkpoint: {checkpoint}\r\n"
-            lines += 1 if alone else 2
             answer = f" {reply}"
-        head += "\r\n"
-        # A line break in a value would end the header and begin another.
-        if not head.isascii() or head.count("\n") != lines or head.count("\r") != lines:
-            raise PermanentError(
-                "jetstream.header",
-                "position, transaction, key and checkpoint must be ASCII without line breaks",
-                where=f"{subject} at {position!r}",
-            )
-        size = len(head)
-        add(f"HPUB {subject}{answer} {size} {size + len(payload)}\r\n{head}".encode())
-        add(payload)
-        add(b"\r\n")
+        size = len(head) + 2
+        frame = f"HPUB {subject}{answer} {size} {size + len(payload)}\r\n{head}\r\n"
+        parts += (frame.encode(), payload, b"\r\n")
+    if _breaks_headers("".join(values)):
+        raise _no_header(messages)
     return b"".join(parts)
+
+
+def _rare(change: Change) -> str:
+    """The headers that few changes have."""
+    head = ""
+    if change.unavailable:
+        head += f"Cdc-Unavailable: {dumps(change.unavailable, separators=(',', ':'))}\r\n"
+    if change.json_nulls:
+        head += f"Cdc-Json-Null: {dumps(change.json_nulls, separators=(',', ':'))}\r\n"
+    if change.__class__ is not Change:
+        head += f"Cdc-Op: {change.op}\r\n"
+    if change.failed:
+        head += f"Cdc-Failed: {change.failed}\r\n"
+    return head
+
+
+def _breaks_headers(value: str) -> bool:
+    """Whether a value cannot stand in a header: a line break would begin another one."""
+    return not value.isascii() or "\n" in value or "\r" in value
+
+
+def _values(change: Change) -> Iterable[str]:
+    return change.position, change.transaction, change.key or "", change.failed
+
+
+def _no_header(messages: Sequence[tuple[str, Change]]) -> PermanentError:
+    """Names the first change that cannot be stored; where there is none, it is the checkpoint."""
+    subject, change = next(
+        (message for message in messages if any(map(_breaks_headers, _values(message[1])))),
+        messages[-1],
+    )
+    return PermanentError(
+        "jetstream.header",
+        "position, transaction, key and checkpoint must be ASCII without line breaks",
+        where=f"{subject} at {change.position!r}",
+    )
 
 
 def rename_batch(frames: bytes, old: str, new: str) -> bytes:
@@ -246,13 +259,17 @@ def cut(
     Raises:
         PermanentError: One change goes to more than `max_messages` subjects.
     """
+    sizes = [len(change.envelope) + len(change.key or "") + 400 for _, change in messages]
+    if 0 < len(messages) <= max_messages and sum(sizes) <= max_bytes:
+        yield 0, len(messages)
+        return
     start = boundary = size = boundary_size = 0
     previous = ""
     for index, (_, change) in enumerate(messages):
         if change.position != previous:
             previous = change.position
             boundary, boundary_size = index, size
-        size += len(change.envelope) + len(change.key or "") + 400
+        size += sizes[index]
         if index - start >= max_messages or (size > max_bytes and boundary > start):
             if boundary == start:
                 raise PermanentError(

@@ -146,6 +146,34 @@ def test_a_value_never_becomes_another_header(value: str) -> None:
         assert caught.value.code == "jetstream.header"
 
 
+def test_the_message_that_cannot_be_written_is_named() -> None:
+    bad = FULL._replace(position="p3", failed="a\nb")
+    with pytest.raises(PermanentError) as caught:
+        _encode(("s.t", PLAIN), ("s.u", bad), ("s.v", FULL))
+    assert caught.value.where == "s.u at 'p3'"
+    with pytest.raises(PermanentError) as caught:
+        _encode(("s.t", PLAIN), ("s.v", FULL), checkpoint="ä")
+    assert caught.value.where == "s.v at 'p2'"
+
+
+def test_what_neighbours_share_is_written_for_each() -> None:
+    other = FULL._replace(position="p3", transaction="78", last=False)
+    messages = [FULL._replace(last=False), FULL, other, other, PLAIN, FULL]
+    blocks = _encode(*(("s.t", change) for change in messages)).split(b"HPUB")[1:]
+    found = [parse_headers(block.split(b"\r\n", 1)[1].split(b"\r\n\r\n")[0]) for block in blocks]
+    assert [
+        (each.position, each.transaction, each.last, each.schema) for each in found if each
+    ] == [
+        (
+            change.position,
+            change.transaction,
+            change.last,
+            change.table.hash if change.table else "",
+        )
+        for change in messages
+    ]
+
+
 def test_a_repetition_has_another_id_everywhere() -> None:
     old, new = "0" * 31 + "1", "0" * 31 + "2"
     for messages in ([("s.t", PLAIN)], [("s.t", PLAIN), ("s.t", FULL)]):

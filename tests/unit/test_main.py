@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -99,3 +100,44 @@ except Exception as error:
     ).stdout
     assert printed.startswith("config.extra_missing ")
     assert "waxtap[webhook]" in printed
+
+
+_IMPORTED = """
+import json, sys
+from dataflows.main import build
+from dataflows.spec import parse
+build(parse(json.loads(sys.argv[1]), {}), sys.argv[2])
+print(*sys.modules)
+"""
+
+
+def _imported_by(flow: str, **pipeline: object) -> list[str]:
+    """The modules of a process that has built a flow of its own."""
+    tree = {
+        "nats": {},
+        "sources": {"shop": {"type": "postgres", "dsn": _GOOD}},
+        "pipelines": {"users": pipeline},
+        "sinks": {"out": {"type": "postgres", "dsn": _GOOD, "topics": ["*"]}},
+    }
+    command = [sys.executable, "-c", _IMPORTED, json.dumps(tree), flow]
+    done = subprocess.run(command, text=True, check=True, stdout=subprocess.PIPE)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("flow", ["capture/shop", "deliver/out"])
+def test_a_flow_without_expressions_does_not_pay_for_them(flow: str) -> None:
+    modules = _imported_by(flow, transform=[{"rename": {"fields": {"a": "b"}}}])
+    assert "dataflows.expressions" in modules
+    assert not [name for name in modules if name.startswith("cel_expr_python")]
+
+
+def test_a_filter_brings_its_library() -> None:
+    assert "cel_expr_python.cel" in _imported_by("capture/shop", filter="op != 'd'")
+
+
+def test_a_flow_imports_its_own_kind_alone() -> None:
+    capture, deliver = _imported_by("capture/shop"), _imported_by("deliver/out")
+    assert "dataflows.capture" in capture
+    assert "dataflows.deliver" not in capture
+    assert "dataflows.deliver" in deliver
+    assert "dataflows.capture" not in deliver
