@@ -208,10 +208,11 @@ def test_both_readers_agree(made: tuple[Table, list[bytes]], zero_dates: bool) -
     exact = ExactReader(table, zero_dates=zero_dates)
     compiled = CompiledReader(table, zero_dates=zero_dates)
     nulls, at, got = (len(table.types) + 7) // 8, start, []
+    all_text = str(event, "latin-1")
     while at < len(event):
         behind = at + nulls
-        plain, end = compiled.plain[event[at:behind]](event, behind)
-        text, key, json_nulls, at = compiled.keyed[event[at:behind]](event, behind)
+        plain, end = compiled.plain[event[at:behind]](event, all_text, behind)
+        text, key, json_nulls, at = compiled.keyed[event[at:behind]](event, all_text, behind)
         assert (plain, end) == (text, at)
         got.append((text, key, json_nulls))
     images = exact.read(event, len(event), "c", head)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import ast
 import json
+from json.encoder import encode_basestring
 from struct import Struct
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from connectors.codegen import define, fstring
 from connectors.json_text import ascii_json, json_string
-from connectors.mysql.binlog.fast_values import from_bytes, renderer
+from connectors.mysql.binlog.fast_values import from_bytes, is_utf8, renderer
 from connectors.mysql.binlog.types import Kind
 
 if TYPE_CHECKING:
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from connectors.mysql.binlog.table import Table
     from connectors.mysql.binlog.types import ValueType
 
-    # `(event, place behind the bitmap of NULLs) -> (JSON, place behind the row)`
-    Plain: TypeAlias = Callable[[bytes, int], tuple[str, int]]
+    # `(event, the same as byte text, place behind the bitmap of NULLs) -> (JSON, place behind the
+    # row)`
+    Plain: TypeAlias = Callable[[bytes, str, int], tuple[str, int]]
     # `… -> (JSON, key, JSON nulls, place behind the row)`
-    Keyed: TypeAlias = Callable[[bytes, int], tuple[str, str | None, tuple[str, ...], int]]
+    Keyed: TypeAlias = Callable[[bytes, str, int], tuple[str, str | None, tuple[str, ...], int]]
 
 # A table has few patterns; so many functions are kept of each kind before all are made anew.
 _MOST_PATTERNS = 200
@@ -94,8 +96,8 @@ class _Body:
         self._formats += format_
         self._variables.append(variable)
 
-    def prefixed(self, variable: str, width: int) -> None:
-        """Take a value whose length, of so many bytes, stands before it."""
+    def prefixed(self, variable: str, width: int, *, data: str) -> None:
+        """Take a value of `data` whose length, of so many bytes, stands before it."""
         if width == 3:
             self.fixed("low", "H")
             self.fixed("high", "B")
@@ -104,7 +106,7 @@ class _Body:
         else:
             self.fixed("size", {1: "B", 2: "H", 4: "I", 8: "Q"}[width])
             self.flush()
-        self.lines.append(f"{variable} = event[at:at + size]")
+        self.lines.append(f"{variable} = {data}[at:at + size]")
         self.lines.append("at += size")
 
     def flush(self) -> None:
@@ -122,7 +124,11 @@ class _Body:
 
 def _names(table: Table, *, zero_dates: bool) -> dict[str, object]:
     """What generated functions refer to."""
-    names: dict[str, object] = {"number": from_bytes, "ascii_key": _ascii_key}
+    names: dict[str, object] = {
+        "number": from_bytes,
+        "escaped": encode_basestring,
+        "ascii_key": _ascii_key,
+    }
     for index, type_ in enumerate(table.types):
         names[f"type{index}"] = renderer(type_, zero_dates=zero_dates)
         names[f"key{index}"] = renderer(type_, zero_dates=True)
@@ -168,7 +174,7 @@ def _make(table: Table, names: dict[str, object], nulls: bytes, *, keyed: bool) 
             expression = f"key{index}(v{index})" if expression != "'null'" else expression
         key.append(ast.parse(expression, mode="eval").body)
     key.append("}")
-    lines = ["def generated(event, at):", *(f" {line}" for line in (*body.lines, *texts))]
+    lines = ["def generated(event, text, at):", *(f" {line}" for line in (*body.lines, *texts))]
     module = ast.parse("\n".join([*lines, " return None"]))
     result: list[ast.expr] = [fstring(row)]
     if keyed:
@@ -185,8 +191,11 @@ _UNDATED = {Kind.DATE, Kind.DATETIME, Kind.TIMESTAMP, Kind.OLD_DATETIME, Kind.OL
 def _take(body: _Body, index: int, type_: ValueType) -> str:
     """Write the statements that take a value; return the expression of its JSON."""
     variable = f"v{index}"
+    if is_utf8(type_) and type_.prefix and not type_.compressed:
+        body.prefixed(variable, type_.prefix, data="text")
+        return f"escaped({variable})"
     if type_.prefix:
-        body.prefixed(variable, type_.prefix)
+        body.prefixed(variable, type_.prefix, data="event")
         return f"type{index}({variable})"
     if type_.kind is Kind.INTEGER and type_.size in _INTEGERS:
         format_ = _INTEGERS[type_.size]

@@ -12,7 +12,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING
 
 from connectors.json_text import byte_text
-from connectors.mysql.binlog.jsonb import json_text
+from connectors.mysql.binlog.fast_json import json_text
 from connectors.mysql.binlog.types import DIGIT_BYTES, Kind
 from connectors.mysql.binlog.values import float_text, is_date, render, uncompress
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _SECONDS = [f"{s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(86400)]
 # Dates come in a few thousand forms; what is seen beyond that is forgotten from time to time.
 _MOST_KEPT = 20_000
+_MOST_MOMENTS = 4_000
 
 from_bytes = int.from_bytes
 
@@ -81,8 +82,25 @@ class _Clocks(dict[int, str]):
         return text
 
 
+class _Moments(dict[int, str]):
+    """Date and time of seconds since 1970. Most rows of a log were changed in the same seconds."""
+
+    def __missing__(self, seconds: int) -> str:
+        if len(self) >= _MOST_MOMENTS:
+            self.clear()
+        day, second = divmod(seconds, 86400)
+        text = self[seconds] = f"{_DAYS[day]}T{_SECONDS[second]}"
+        return text
+
+
 _DAYS = _Days()
+_MOMENTS = _Moments()
 _CLOCKS = _Clocks()
+
+
+def is_utf8(type_: ValueType) -> bool:
+    """Whether a text's bytes are UTF-8, which byte text takes as they are."""
+    return type_.kind is Kind.TEXT and type_.charset is not None and type_.charset.is_utf8
 
 
 def renderer(type_: ValueType, *, zero_dates: bool) -> Render:
@@ -104,11 +122,10 @@ def renderer_of_plain(type_: ValueType, *, zero_dates: bool) -> Render:
         return _timestamp(type_.scale, zero_dates=zero_dates)
     if kind is Kind.TIME:
         return _time(type_.scale)
+    if is_utf8(type_):
+        return lambda value: encode_basestring(str(value, "latin-1"))
     if kind is Kind.TEXT and type_.charset is not None:
-        charset = type_.charset
-        if charset.is_utf8:
-            return lambda value: encode_basestring(str(value, "latin-1"))
-        decode = charset.decode
+        decode = type_.charset.decode
         return lambda value: byte_text(encode_basestring(decode(value)))
     if kind is Kind.BINARY and type_.pad:
         pad = type_.pad
@@ -192,12 +209,11 @@ def _timestamp(scale: int, *, zero_dates: bool) -> Render:
 
     def render_timestamp(value: bytes) -> str:
         number = from_bytes(value, "big")
-        day, second = divmod(number >> bits, 86400)
         if bits:
             if not number >> bits:
                 return zero
-            return f'"{_DAYS[day]}T{_SECONDS[second]}.{(number & mask) // cut:0{scale}d}Z"'
-        return f'"{_DAYS[day]}T{_SECONDS[second]}Z"' if number else zero
+            return f'"{_MOMENTS[number >> bits]}.{(number & mask) // cut:0{scale}d}Z"'
+        return f'"{_MOMENTS[number]}Z"' if number else zero
 
     return render_timestamp
 

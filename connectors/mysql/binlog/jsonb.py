@@ -20,27 +20,27 @@ from connectors.mysql.binlog.tablemap import (
     TIMESTAMP,
 )
 
-_SMALL_OBJECT, _LARGE_OBJECT, _SMALL_ARRAY, _LARGE_ARRAY = 0, 1, 2, 3
-_LITERAL, _INT16, _UINT16, _INT32, _UINT32 = 4, 5, 6, 7, 8
-_INT64, _UINT64, _DOUBLE, _STRING, _OPAQUE = 9, 10, 11, 12, 15
-_LITERALS = ("null", "true", "false")
-_INLINE_SMALL = frozenset({_LITERAL, _INT16, _UINT16})
+SMALL_OBJECT, LARGE_OBJECT, SMALL_ARRAY, LARGE_ARRAY = 0, 1, 2, 3
+LITERAL, INT16, UINT16, _INT32, _UINT32 = 4, 5, 6, 7, 8
+_INT64, _UINT64, DOUBLE, STRING, _OPAQUE = 9, 10, 11, 12, 15
+LITERALS = ("null", "true", "false")
+_INLINE_SMALL = frozenset({LITERAL, INT16, UINT16})
 _INLINE_LARGE = _INLINE_SMALL | {_INT32, _UINT32}
 _I16 = struct.Struct("<h").unpack_from
 _U16 = struct.Struct("<H").unpack_from
 _I32 = struct.Struct("<i").unpack_from
 _U32 = struct.Struct("<I").unpack_from
 _NUMBERS = {
-    _INT16: _I16,
-    _UINT16: _U16,
+    INT16: _I16,
+    UINT16: _U16,
     _INT32: _I32,
     _UINT32: _U32,
     _INT64: struct.Struct("<q").unpack_from,
     _UINT64: struct.Struct("<Q").unpack_from,
-    _DOUBLE: struct.Struct("<d").unpack_from,
+    DOUBLE: struct.Struct("<d").unpack_from,
 }
 # More than the server allows (100).
-_DEEPEST = 200
+DEEPEST = 200
 
 
 def json_text(data: bytes) -> str:
@@ -49,23 +49,34 @@ def json_text(data: bytes) -> str:
     Raises:
         ValueError, IndexError, struct.error: The bytes are no document.
     """
-    return _value(data, data[0], 1, 0) if data else "null"
+    return value_text(data, data[0], 1, 0) if data else "null"
 
 
-def _value(data: bytes, kind: int, at: int, depth: int) -> str:
-    if kind == _STRING:
+def value_text(data: bytes, kind: int, at: int, depth: int) -> str:
+    """A value that does not lie in the table of its container, in byte text.
+
+    Args:
+        data: The document.
+        kind: The value's type.
+        at: Where it begins.
+        depth: In how many containers it lies.
+
+    Raises:
+        ValueError, IndexError, struct.error: As `json_text`.
+    """
+    if kind == STRING:
         size = data[at]
         if size < 0x80:
             start = at + 1
         else:
             size, start = _length(data, at)
         return encode_basestring(str(data[start : start + size], "latin-1"))
-    if kind <= _LARGE_ARRAY:
-        if depth > _DEEPEST:
+    if kind <= LARGE_ARRAY:
+        if depth > DEEPEST:
             raise ValueError("a document that is too deep")
         return _container(data, kind, at, depth + 1)
-    if kind == _LITERAL:
-        return _LITERALS[data[at]]
+    if kind == LITERAL:
+        return LITERALS[data[at]]
     number = _NUMBERS.get(kind)
     if number is not None:
         return repr(number(data, at)[0])
@@ -81,20 +92,20 @@ def _container(data: bytes, kind: int, at: int, depth: int) -> str:
     number, width, inline = (_U32, 4, _INLINE_LARGE) if large else (_U16, 2, _INLINE_SMALL)
     count = number(data, at)[0]
     key = at + 2 * width
-    entry = key + count * (width + 2) if kind <= _LARGE_OBJECT else key
+    entry = key + count * (width + 2) if kind <= LARGE_OBJECT else key
     parts = []
     for _ in range(count):
         kind_ = data[entry]
         if kind_ in inline:
             text = (
-                _LITERALS[data[entry + 1]]
-                if kind_ == _LITERAL
+                LITERALS[data[entry + 1]]
+                if kind_ == LITERAL
                 else repr(_NUMBERS[kind_](data, entry + 1)[0])
             )
         else:
-            text = _value(data, kind_, at + number(data, entry + 1)[0], depth)
+            text = value_text(data, kind_, at + number(data, entry + 1)[0], depth)
         entry += 1 + width
-        if kind <= _LARGE_OBJECT:
+        if kind <= LARGE_OBJECT:
             start = at + number(data, key)[0]
             name = data[start : start + _U16(data, key + width)[0]]
             parts.append(f"{encode_basestring(str(name, 'latin-1'))}:{text}")
@@ -102,7 +113,7 @@ def _container(data: bytes, kind: int, at: int, depth: int) -> str:
         else:
             parts.append(text)
     inside = ",".join(parts)
-    return f"{{{inside}}}" if kind <= _LARGE_OBJECT else f"[{inside}]"
+    return f"{{{inside}}}" if kind <= LARGE_OBJECT else f"[{inside}]"
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change
-from connectors.mysql.binlog.envelope import assemble, tail
+from connectors.mysql.binlog.envelope import tail
 from connectors.mysql.binlog.events import malformed
 from connectors.mysql.binlog.position import LARGEST_TRANSACTION
 from connectors.mysql.binlog.refusals import transaction_too_large
@@ -62,7 +62,7 @@ def add_rows(
     ):
         images = known.exact.read(event, end, op, head)
     else:
-        plain, keyed = compiled.plain, compiled.keyed
+        plain, keyed, text = compiled.plain, compiled.keyed, str(event, "latin-1")
         nulls = (head.columns + 7) // 8
     at = head.start
     try:
@@ -78,21 +78,24 @@ def add_rows(
                 break
             elif op == "c":
                 start = at + nulls
-                after, key, json_nulls, at = keyed[event[at:start]](event, start)
+                after, key, json_nulls, at = keyed[event[at:start]](event, text, start)
             elif op == "u":
                 start = at + nulls
-                before, at = plain[event[at:start]](event, start)
+                before, at = plain[event[at:start]](event, text, start)
                 start = at + nulls
-                after, key, json_nulls, at = keyed[event[at:start]](event, start)
+                after, key, json_nulls, at = keyed[event[at:start]](event, text, start)
             else:
                 start = at + nulls
-                before, key, _, at = keyed[event[at:start]](event, start)
+                before, key, _, at = keyed[event[at:start]](event, text, start)
                 json_nulls = ()
             order += 1
             row += 1
             if order <= floor:
                 continue
-            envelope = assemble(before, after, middle, row - 1, behind, order)
+            # `envelope.assemble`, without the call
+            envelope = (
+                f'{{"before":{before},"after":{after}{middle}{row - 1}{behind}{order}}}}}'
+            ).encode("latin-1")
             position = f"{prefix}{order - 1:08X}"
             # Not `Change(...)`, whose own `__new__` is a Python function.
             told = (op, schema, position, key, gtid, False, envelope, unavailable, json_nulls, "")
