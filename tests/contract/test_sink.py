@@ -344,7 +344,7 @@ def test_a_killed_server_is_waited_for(sink_adapter: SinkAdapter) -> None:
     def outage() -> None:
         sink_adapter.kill_server()
         down.set()
-        time.sleep(1.0)
+        time.sleep(0.5)
         sink_adapter.start_server()
 
     with closing(sink_adapter.sink().open(claim)) as writer:

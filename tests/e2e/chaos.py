@@ -186,7 +186,8 @@ class Chaos:
             ):
                 self._continue_zombies()
                 time.sleep(0.1)
-        time.sleep(self._random.uniform(0, 2))
+        # anywhere in an epoch, which lasts a second
+        time.sleep(self._random.uniform(0, 1))
 
     def _kill_server(self, name: str) -> None:
         server: LocalServer = getattr(self._deployment, name)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.servers
 
+# Longer than anything that is waited for by a deadline: an answer, or a sign of life (15 s each).
+OUTAGE = 18.0
+
 
 def await_progress(deployment: Deployment, flow: SupervisedFlow, end: int) -> None:
     """Wait until a flow has stored more, or everything is delivered."""
@@ -144,7 +147,8 @@ def test_sigterm_ends_a_flow_whose_servers_are_down(deployment: Deployment, serv
         agree(deployment)
         insert(deployment, 101, 3000)
         (deployment.nats if server == "nats" else deployment.target).kill()
-        time.sleep(1)
+        # the source lies on the target's server
+        wait_for(lambda: "lost" in capture.last_words(), "word of the outage")
         for flow in (deliver, capture):
             began = time.monotonic()
             flow.stop()
@@ -170,7 +174,7 @@ def test_an_outage_of_nats_stops_nothing_but_progress(deployment: Deployment) ->
         agree(deployment)
         pids = [flow.run.processes[0].pid for flow in (capture, deliver)]
         deployment.nats.kill()
-        until = time.monotonic() + 30
+        until = time.monotonic() + OUTAGE
         first = 1001
         while time.monotonic() < until:
             insert(deployment, first, first + 99)

@@ -24,6 +24,36 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.servers
 
 MEGABYTE = 1024 * 1024
+# Rows of more than a kilobyte each, beside the headers and the envelope of a message.
+BACKLOG = 100_000
+
+
+def insert_wide(deployment: Deployment, first: int, last: int) -> None:
+    """One transaction of such rows."""
+    deployment.run(
+        "INSERT INTO items SELECT i, repeat(md5(i::text), 40)"
+        " FROM generate_series(%s::bigint, %s) i",
+        first,
+        last,
+    )
+
+
+def await_pressure(deployment: Deployment) -> None:
+    """Return once the capture flow takes nothing more from its server, though there is more."""
+    sent = (
+        "SELECT sent_lsn::text, sent_lsn < pg_current_wal_lsn() FROM pg_stat_replication"
+        " WHERE application_name LIKE 'waxtap%'"
+    )
+    before: tuple[object, ...] | None = None
+    since = time.monotonic()
+    deadline = since + 60
+    with psycopg.connect(deployment.source_dsn, autocommit=True) as connection:
+        while time.monotonic() < since + 1:
+            assert time.monotonic() < deadline, "the capture flow reads on and on"
+            now = connection.execute(sent).fetchone()
+            if now is None or now != before or not now[1]:
+                before, since = now, time.monotonic()
+            time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -56,14 +86,9 @@ def test_memory_stays_flat_behind_a_target_that_stands_still(
         agree(deployment)
         deployment.target.suspend()
         try:
-            for first in range(11, 200_000, 20_000):
-                deployment.run(
-                    "INSERT INTO items SELECT i, repeat(md5(i::text), 20)"
-                    " FROM generate_series(%s::bigint, %s) i",
-                    first,
-                    first + 19_999,
-                )
-            wait_for(lambda: deployment.stream_sequence() >= 200_000, "the backlog", 120)
+            for first in range(11, BACKLOG, BACKLOG // 10):
+                insert_wide(deployment, first, first + BACKLOG // 10 - 1)
+            wait_for(lambda: deployment.stream_sequence() >= BACKLOG, "the backlog", 120)
             peaks = [flow.run.peak_memory() // MEGABYTE for flow in (capture, deliver)]
         finally:
             deployment.target.resume()
@@ -84,12 +109,12 @@ def test_memory_stays_flat_while_nats_is_down(deployment: Deployment) -> None:
         wait_for(lambda: deployment.stream_sequence() > 10, "the first rows")
         deployment.nats.suspend()
         try:
-            for first in range(11, 200_000, 20_000):
-                insert(deployment, first, first + 19_999)
-            time.sleep(5)
+            for first in range(11, BACKLOG, BACKLOG // 10):
+                insert_wide(deployment, first, first + BACKLOG // 10 - 1)
+            await_pressure(deployment)
         finally:
             deployment.nats.resume()
-        wait_for(lambda: deployment.stream_sequence() >= 200_000, "the backlog", 120)
+        wait_for(lambda: deployment.stream_sequence() >= BACKLOG, "the backlog", 120)
         peak = capture.run.peak_memory()
         assert not capture.unasked
     assert peak < 250 * MEGABYTE

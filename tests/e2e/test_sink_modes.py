@@ -32,12 +32,17 @@ def configure(deployment: Deployment, **settings: object) -> None:
 
 def target_row(deployment: Deployment, text: str) -> tuple[int, ...] | None:
     """One row of the target; None while its table does not exist."""
-    with psycopg.connect(deployment.target_dsn) as connection:
-        try:
-            row = connection.execute(text.encode()).fetchone()
-        except psycopg.errors.UndefinedTable:
-            return None
-    return row and tuple(int(value or 0) for value in row)
+    with psycopg.connect(deployment.target_dsn, autocommit=True) as connection:
+        return row_of(connection, text)
+
+
+def row_of(connection: psycopg.Connection[tuple[object, ...]], text: str) -> tuple[int, ...] | None:
+    """As `target_row`."""
+    try:
+        row = connection.execute(text.encode()).fetchone()
+    except psycopg.errors.UndefinedTable:
+        return None
+    return None if row is None else tuple(int(str(value or 0)) for value in row)
 
 
 @pytest.mark.parametrize("parallelism", [1, 2])
@@ -104,10 +109,11 @@ def test_whole_transactions_are_all_that_is_ever_seen(deployment: Deployment) ->
         return bool(target_row(deployment, writing)) or deployment.delivered_sequence() > before
 
     def watch() -> None:
-        while not over.wait(0.01):
-            row = target_row(deployment, sums)
-            if row is not None:
-                seen.add(row)
+        with psycopg.connect(deployment.target_dsn, autocommit=True) as connection:
+            while not over.wait(0.01):
+                row = row_of(connection, sums)
+                if row is not None:
+                    seen.add(row)
 
     with (
         SupervisedFlow(deployment, "capture/shop"),

@@ -93,7 +93,7 @@ def await_agreement(
         if time.monotonic() > deadline:
             told = "\n".join(map(str, found))
             raise AssertionError(f"target and source differ after {patience} s:\n{told}")
-        time.sleep(0.3)
+        time.sleep(0.1)
 
 
 def count_rows(dsn: str, tables: Sequence[Table] = shop.TABLES) -> int:
