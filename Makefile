@@ -14,6 +14,10 @@ MINUTES ?= 10
 ARGS ?=
 KEEP ?=
 SOURCE ?=
+WORKERS ?= 2
+
+# The flows of the tests start hundreds of times: keep what Python compiles.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-fast lint format types chaos bench bench-quick lock dist clean
 
@@ -27,11 +31,9 @@ setup: $(READY) ## make .venv from the lock files (done by itself, and again whe
 demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on; SOURCE=mariadb
 	@exec env KEEP=$(KEEP) DEMO_SOURCE=$(SOURCE) $(BIN)/python -m control.demo
 
-test: $(READY) ## all tests, with coverage; ARGS="-k name" chooses (WAXTAP_REQUIRE=nats,postgres,mysql,mariadb,elasticsearch: no skips)
+test: $(READY) ## all tests, with coverage, by two WORKERS (0: by none); ARGS="-k name" chooses
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest $(ARGS)
-	@$(BIN)/coverage combine -q
-	@$(BIN)/coverage report
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --cov $(ARGS)
 
 test-fast: $(READY) ## the unit and contract tests, done within a minute
 	$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract $(ARGS)

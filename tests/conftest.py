@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hypothesis import HealthCheck, settings
+
 from control.servers.elasticsearch_programs import find_elasticsearch
 from control.servers.errors import ServerMissingError
 from control.servers.mariadb import find_mariadb
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 pytest_plugins = [
+    "tests.workers",
     "tests.servers.postgres",
     "tests.servers.nats",
     "tests.servers.elasticsearch",
@@ -23,6 +26,13 @@ pytest_plugins = [
     "tests.servers.mariadb",
     "tests.servers.certificate",
 ]
+
+
+# How long an example takes says nothing on a machine that has other work to do.
+settings.register_profile(
+    "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unhurried")
 
 
 def pytest_report_header() -> list[str]:

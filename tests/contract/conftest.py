@@ -8,15 +8,12 @@ import pytest
 
 from control.servers.mariadb import MariadbServer
 from control.servers.mysql import MysqlServer
-from control.servers.postgres import PostgresServer
-from control.servers.postgres_programs import find_programs
 from tests.contract.elasticsearch_sink import ElasticsearchSinkAdapter
 from tests.contract.mysql_source import MariadbSourceAdapter, MysqlSourceAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
 from tests.contract.webhook_sink import WebhookSinkAdapter
 from tests.servers.binlog import FAST
-from tests.servers.require import obtain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,16 +55,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="package")
-def mortal_postgres() -> Iterator[PostgresServer]:
-    """A server that the suites kill and start again."""
-    programs = obtain("postgres", find_programs, "postgresql")
-    with PostgresServer({"fsync": "off", "max_connections": "200"}, programs=programs) as server:
-        yield server
-
-
-@pytest.fixture(scope="package")
 def mortal_mysql(mysql_programs: ServerPrograms, mysql_template: Path) -> Iterator[MysqlServer]:
-    """As `mortal_postgres`."""
+    """A server that the suites kill and start again."""
     with MysqlServer(FAST, programs=mysql_programs, template=mysql_template) as server:
         yield server
 
@@ -76,7 +65,7 @@ def mortal_mysql(mysql_programs: ServerPrograms, mysql_template: Path) -> Iterat
 def mortal_mariadb(
     mariadb_programs: ServerPrograms, mariadb_template: Path
 ) -> Iterator[MariadbServer]:
-    """As `mortal_postgres`."""
+    """As `mortal_mysql`."""
     with MariadbServer(FAST, programs=mariadb_programs, template=mariadb_template) as server:
         yield server
 

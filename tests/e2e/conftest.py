@@ -7,20 +7,30 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.deployment import Deployment
+from tests.servers.postgres import Database, drop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from control.servers.postgres import PostgresServer
     from tests.servers.nats import NatsFactory
-    from tests.servers.postgres import PostgresFactory
 
 
 @pytest.fixture
 def deployment(
-    postgres_factory: PostgresFactory, nats_factory: NatsFactory, tmp_path: Path
-) -> Deployment:
+    mortal_postgres: PostgresServer, nats_factory: NatsFactory, tmp_path: Path
+) -> Iterator[Deployment]:
     """One PostgreSQL server for both ends, with the table `items` in the source."""
-    server = postgres_factory()
-    made = Deployment(server, server, nats_factory(), tmp_path, tables=("public.*",))
-    made.run("CREATE TABLE items (id bigint PRIMARY KEY, value text)")
-    return made
+    server = mortal_postgres
+    try:
+        made = Deployment(server, server, nats_factory(), tmp_path, tables=("public.*",))
+        made.run("CREATE TABLE items (id bigint PRIMARY KEY, value text)")
+        yield made
+    finally:
+        if server.running:
+            server.resume()
+        else:
+            server.start()
+        for name in ("shop", "warehouse"):
+            drop(Database(server, name, server.dsn(name)))

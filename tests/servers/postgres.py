@@ -52,13 +52,23 @@ class DatabaseFactory(Protocol):
     def __call__(self, server: PostgresServer | None = None) -> Database: ...
 
 
+# Nothing here survives the machine, so nothing need be on its disk; SIGKILL loses nothing.
+_SHARED = {"fsync": "off", "max_connections": "200"}
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A running server for the whole session; a test must not stop or change it."""
     programs = obtain("postgres", find_programs, "postgresql")
-    # Nothing here survives the machine, so nothing need be on its disk; SIGKILL loses nothing.
-    settings = {"fsync": "off", "max_connections": "200"}
-    with PostgresServer(settings, programs=programs) as server:
+    with PostgresServer(_SHARED, programs=programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mortal_postgres() -> Iterator[PostgresServer]:
+    """A server for the whole session that tests kill and start again: to make one takes longer."""
+    programs = obtain("postgres", find_programs, "postgresql")
+    with PostgresServer(_SHARED, programs=programs) as server:
         yield server
 
 
@@ -125,5 +135,5 @@ def drop(database: Database) -> None:
                    END $$""".replace("{slot}", sql.Literal(slot).as_string(connection)).encode()
             )
         connection.execute(
-            sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database.name))
+            sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database.name))
         )

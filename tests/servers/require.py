@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -12,7 +16,7 @@ import pytest
 from control.servers.errors import ServerMissingError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 Found = TypeVar("Found")
 
@@ -40,13 +44,25 @@ def obtain(
     except ServerMissingError as error:
         if not required(name):
             pytest.skip(f"{name} cannot be had: {error}")
-        if package and os.geteuid() == 0 and shutil.which("apt-get"):
-            _install(package)
-            return find()
-        if install is not None:
-            install()
-            return find()
+        with _alone():
+            with contextlib.suppress(ServerMissingError):
+                return find()  # another worker has installed it meanwhile
+            if package and os.geteuid() == 0 and shutil.which("apt-get"):
+                _install(package)
+                return find()
+            if install is not None:
+                install()
+                return find()
         pytest.fail(f"WAXTAP_REQUIRE names {name}, which cannot be had: {error}")
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process of this user after the other: package managers refuse to run side by side."""
+    path = Path(tempfile.gettempdir()) / f"waxtap-install-{os.geteuid()}"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _install(package: str) -> None:
