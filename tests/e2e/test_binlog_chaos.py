@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.servers.binlog import Kind
 
 KILLS = 8
-LONGEST = 200.0
+LONGEST = 400.0
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.servers.postgres import PostgresFactory
 
 KILLS = 30
-LONGEST = 330.0
+LONGEST = 420.0
 
 
 @pytest.mark.slow
