@@ -33,7 +33,8 @@ demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on;
 
 test: $(READY) ## all tests, with coverage, by two WORKERS (0: by none); ARGS="-k name" chooses
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder --cov $(ARGS)
+	$(BIN)/python -m pytest --cov -n $(WORKERS) --dist loadgroup --no-loadscope-reorder \
+	  --max-worker-restart 0 $(ARGS)
 
 test-fast: $(READY) ## the unit and contract tests, done within a minute
 	$(BIN)/python -m pytest -q -m "not slow" tests/unit tests/contract $(ARGS)

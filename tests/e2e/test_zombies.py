@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.servers
 
+# Sooner than a connection is given up for its silence, after 15 s.
+AT_ONCE = 10.0
+
 
 @pytest.mark.parametrize("outage", ["", "nats", "database"])
 @pytest.mark.parametrize("busy", [True, False], ids=["busy", "idle"])
@@ -76,6 +79,6 @@ def test_a_flow_that_was_frozen_goes_on_at_once(deployment: Deployment) -> None:
             time.sleep(frozen)
             for flow in (capture, deliver):
                 flow.run.signal(signal.SIGCONT)
-            agree(deployment, patience=3)
+            agree(deployment, patience=AT_ONCE)
         assert not capture.unasked
         assert not deliver.unasked
