@@ -97,7 +97,8 @@ class ChunkBuffer:
             return
         if self.open:
             last = self.open[-1]
-            self.open[-1] = Change(*last[:5], True, *last[6:])
+            # Not `Change(...)`, whose own `__new__` is a Python function.
+            self.open[-1] = tuple.__new__(Change, (*last[:5], True, *last[6:]))
             new_run = not self._spots or not follows(spot, self._spots[-1])
             if (
                 len(self._complete) + len(self.open) > CHUNK_CHANGES

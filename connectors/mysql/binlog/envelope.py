@@ -6,9 +6,13 @@ Format: Debezium documentation, "MySQL connector", change event values. Everythi
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from connectors.json_text import json_string, product_version
+
+# A log stays in one file for long.
+_file = lru_cache(maxsize=4)(json_string)
 
 
 class Stamp(NamedTuple):
@@ -56,7 +60,7 @@ class SourceBlock:
         """
         return (
             f"{self._head}{stamp.committed_ms}{self._middle}{stamp.server},"
-            f'"gtid":"{stamp.gtid}","file":{json_string(stamp.file)},"pos":{offset},"row":'
+            f'"gtid":"{stamp.gtid}","file":{_file(stamp.file)},"pos":{offset},"row":'
         )
 
 
