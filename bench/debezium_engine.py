@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import sys
 import threading
@@ -136,14 +137,18 @@ def main() -> None:
     """Run the job that the first argument names."""
     job = Job(**json.loads(Path(sys.argv[1]).read_text()))
     tally = Tally(job.changes)
-    if not job.nats_url:
+    if job.nats_url:
+        handler = Publishing(tally, job.nats_url, job.subject)
+        try:
+            _run(job, tally, handler)
+        finally:
+            handler.close()
+    else:
         _run(job, tally, DoingNothing(tally))
-        return
-    handler = Publishing(tally, job.nats_url, job.subject)
-    try:
-        _run(job, tally, handler)
-    finally:
-        handler.close()
+    sys.stdout.flush()
+    # The thread that reads MySQL's log waits for room in a queue that nobody empties any more, and
+    # the JVM for that thread.
+    os._exit(0)
 
 
 def _run(job: Job, tally: Tally, handler: object) -> None:
