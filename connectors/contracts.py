@@ -232,10 +232,13 @@ class SourceContext:
     Attributes:
         stop: Once set, the flow ends: nothing is waited for any more.
         state: For a source whose server does not remember for it.
+        past: Set where the source is read only to repeat what its stream holds already, up to this
+            checkpoint: what has no server that remembers asks for nothing new then.
     """
 
     stop: Event
     state: StateStore
+    past: Checkpoint | None = None
 
 
 class SourceReader(Protocol):

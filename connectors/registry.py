@@ -32,6 +32,7 @@ _SOURCES = {
     "postgres": _Entry(
         "connectors.postgres.spec:SourceSpec", "connectors.postgres.source:PostgresSource"
     ),
+    "rest": _Entry("connectors.rest.spec:RestSourceSpec", "connectors.rest.source:RestSource"),
 }
 _SINKS = {
     "elasticsearch": _Entry(

@@ -8,7 +8,7 @@ tools=$1
 "$tools/bin/pip" install -q --disable-pip-version-check uv
 
 # Every connector, since the tests run them all.
-CONNECTORS="--extra elasticsearch --extra mysql --extra webhook"
+CONNECTORS="--extra elasticsearch --extra mysql --extra rest --extra webhook"
 
 lock() {
 	output=requirements/$1

@@ -12,6 +12,7 @@ from tests.contract.elasticsearch_sink import ElasticsearchSinkAdapter
 from tests.contract.mysql_source import MariadbSourceAdapter, MysqlSourceAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
+from tests.contract.rest_source import RestSourceAdapter
 from tests.contract.webhook_sink import WebhookSinkAdapter
 from tests.servers.binlog import FAST
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from tests.contract.source_adapter import SourceAdapter
 
 # type of the connector: its adapter, and the fixture of the server that the adapter takes
-SOURCES: dict[str, tuple[type[MysqlSourceAdapter | PostgresSourceAdapter], str]] = {
+SOURCES: dict[
+    str, tuple[type[MysqlSourceAdapter | PostgresSourceAdapter | RestSourceAdapter], str]
+] = {
     "mariadb": (MariadbSourceAdapter, "mortal_mariadb"),
     "mysql": (MysqlSourceAdapter, "mortal_mysql"),
     "postgres": (PostgresSourceAdapter, "mortal_postgres"),
+    "rest": (RestSourceAdapter, "no_server"),
 }
 SINKS = {
     "elasticsearch": (ElasticsearchSinkAdapter, "mortal_elasticsearch"),
@@ -68,6 +72,11 @@ def mortal_mariadb(
     """As `mortal_mysql`."""
     with MariadbServer(FAST, programs=mariadb_programs, template=mariadb_template) as server:
         yield server
+
+
+@pytest.fixture(scope="package")
+def no_server() -> None:
+    """For an adapter that brings its own."""
 
 
 @pytest.fixture

@@ -1,0 +1,247 @@
+"""Requests to an API, one answer at a time, and what their failures mean.
+
+What may succeed later is a `RetryableError`: no connection, a timeout, an answer that was cut off,
+statuses 408, 425, 429 and 5xx, a body that is not JSON. Every other refusal is a `ConfigError`.
+Messages name the host alone: path and query may hold secrets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+import httpx
+import msgspec
+
+from connectors.errors import ConfigError, RetryableError
+from connectors.json_text import product_version
+from connectors.rest.pages import same_origin
+from connectors.rest.schedule import retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from connectors.rest.pages import Request
+    from connectors.rest.spec import RestSourceSpec, TlsSpec
+
+NOT_MODIFIED = 304
+UNAUTHORIZED = 401
+_REDIRECTS = (301, 302, 303, 307, 308)
+_OF_THE_BODY = ("content-length", "content-type", "host")
+_LATER = (408, 425, 429)
+_MOST_REDIRECTS = 5
+_MEGABYTE = 1024 * 1024
+
+
+class LaterError(RetryableError):
+    """The API asks to come again.
+
+    Attributes:
+        after: Seconds that it asked for; None: it named no time.
+    """
+
+    after: float | None = None
+
+
+class UnauthorizedError(ConfigError):
+    """The API does not accept the credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer, or one that says that nothing has changed.
+
+    Attributes:
+        url: Where it came from, after redirects.
+        status: 2xx or 304.
+        headers: Names in lower case.
+        body: Decompressed; empty for 304.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytearray
+
+
+@dataclass(frozen=True, slots=True)
+class _Redirect:
+    """An answer that names another URL."""
+
+    status: int
+    target: str
+
+
+class Http:
+    """Speaks with one API. Used within one event loop.
+
+    Args:
+        spec: Timeouts, limits and TLS.
+
+    Raises:
+        ConfigError: `rest.tls`.
+    """
+
+    def __init__(self, spec: RestSourceSpec) -> None:
+        self._shown, self._method = spec.shown, spec.method
+        self._most, self._total = spec.max_page, spec.timeout.total_seconds()
+        self._client = httpx.AsyncClient(
+            verify=_tls_context(spec.tls),
+            timeout=httpx.Timeout(
+                spec.read_timeout.total_seconds(), connect=spec.connect_timeout.total_seconds()
+            ),
+            headers={"accept": "application/json", "user-agent": f"waxtap/{product_version()}"},
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._client.aclose()
+
+    async def send(self, request: Request, headers: Mapping[str, str]) -> Answer:
+        """Send a request and read its answer, within `timeout` and `max_page`.
+
+        Raises:
+            LaterError, RetryableError: The same request may succeed later.
+            UnauthorizedError: Status 401.
+            ConfigError: Refused for good.
+        """
+        made = self._client.build_request(
+            self._method,
+            httpx.URL(request.url).copy_merge_params(dict(request.query)),
+            headers=dict(headers),
+            json=request.body if request.body is not None else None,
+        )
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = await self._exchange(made)
+            if isinstance(answer, Answer):
+                return answer
+            made = self._redirected(made, answer.target, keeps=answer.status in (307, 308))
+        raise ConfigError(
+            "rest.redirects",
+            f"{self._shown} redirects more than {_MOST_REDIRECTS} times",
+            where="url",
+            cure="take the URL that serves the list",
+        )
+
+    async def form(
+        self, url: str, fields: Mapping[str, str], auth: tuple[str, str] | None
+    ) -> object:
+        """Post a form and return the JSON of its answer. Raises as `send`; no redirects.
+
+        Args:
+            url: Where to.
+            fields: What is sent.
+            auth: User and password for basic authentication; None: none.
+        """
+        made = self._client.build_request("POST", url, data=dict(fields))
+        if auth is not None:
+            made.headers["authorization"] = basic(*auth)
+        answer = await self._exchange(made)
+        if not isinstance(answer, Answer):
+            raise ConfigError("rest.redirects", "the token URL redirects", where="auth")
+        try:
+            return msgspec.json.decode(answer.body)
+        except msgspec.DecodeError as error:
+            raise RetryableError("rest.token", f"no JSON: {error}", where="auth") from None
+
+    async def _exchange(self, request: httpx.Request) -> Answer | _Redirect:
+        try:
+            async with asyncio.timeout(self._total):
+                response = await self._client.send(request, stream=True)
+                try:
+                    return await self._read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise RetryableError(
+                "rest.timeout", f"{self._shown} does not answer within {self._total:g} s"
+            ) from None
+        except httpx.TimeoutException as error:
+            kind = type(error).__name__
+            raise RetryableError("rest.timeout", f"{self._shown}: {kind}") from None
+        except (httpx.TransportError, httpx.DecodingError) as error:
+            told = str(error) or type(error).__name__
+            raise RetryableError("rest.connection", f"{self._shown}: {told}") from None
+
+    async def _read(self, response: httpx.Response) -> Answer | _Redirect:
+        status, url = response.status_code, str(response.url)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if status in _REDIRECTS:
+            return _Redirect(status, urljoin(url, headers.get("location", "")))
+        if status == NOT_MODIFIED:
+            return Answer(url, status, headers, bytearray())
+        if not response.is_success:
+            raise self._refusal(status, headers)
+        if (length := headers.get("content-length", "")).isdigit() and int(length) > self._most:
+            raise self._too_large()
+        body = bytearray()
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > self._most:
+                raise self._too_large()
+        return Answer(url, status, headers, body)
+
+    def _redirected(self, request: httpx.Request, target: str, *, keeps: bool) -> httpx.Request:
+        if not same_origin(str(request.url), target):
+            raise ConfigError(
+                "rest.redirects",
+                f"{self._shown} redirects to another host",
+                where="url",
+                cure="credentials go to no other host: take the URL that serves the list",
+            )
+        again = {k: v for k, v in request.headers.items() if k not in _OF_THE_BODY}
+        if request.method == "POST" and not keeps:
+            return self._client.build_request("GET", target, headers=again)
+        kind = request.headers.get("content-type")
+        if kind is not None:
+            again["content-type"] = kind
+        return self._client.build_request(
+            request.method, target, headers=again, content=request.content or None
+        )
+
+    def _refusal(self, status: int, headers: Mapping[str, str]) -> Exception:
+        told = f"{self._shown} answers with status {status}"
+        if status in _LATER or status >= 500:
+            error = LaterError("rest.status", told)
+            error.after = retry_after(headers.get("retry-after", ""), datetime.now(UTC))
+            return error
+        if status == UNAUTHORIZED:
+            return UnauthorizedError(
+                "rest.unauthorized", told, where="auth", cure="correct the credentials"
+            )
+        where = "auth" if status == 403 else "url"
+        return ConfigError(
+            "rest.refused", told, where=where, cure="correct the request, or the rights of the user"
+        )
+
+    def _too_large(self) -> ConfigError:
+        return ConfigError(
+            "rest.page_too_large",
+            f"an answer is larger than {self._most / _MEGABYTE:.1f} MiB",
+            where="max_page",
+            cure="ask for smaller pages, or raise max_page",
+        )
+
+
+def basic(user: str, password: str) -> str:
+    """The header `Authorization` of a user (RFC 7617, in UTF-8)."""
+    return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=spec.ca or None)
+        if spec.cert:
+            context.load_cert_chain(spec.cert, spec.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            "rest.tls", f"a certificate cannot be read: {error}", where="tls"
+        ) from None
+    return context

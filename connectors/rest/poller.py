@@ -1,0 +1,225 @@
+"""One poll: the whole list is read, compared with what is known, and its outcome stored."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from connectors.errors import GapError, RetryableError
+from connectors.rest import names
+from connectors.rest.api import Api
+from connectors.rest.columns import Columns
+from connectors.rest.envelope import NULL
+from connectors.rest.outcome import VERSION, Found, Head, Validators
+from connectors.rest.records import later, order_of, written
+from connectors.rest.schedule import delay
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from datetime import datetime
+
+    from connectors.rest.ledger import Ledger
+    from connectors.rest.outcome import Outcome
+    from connectors.rest.records import Item, Order
+    from connectors.rest.spec import RestSourceSpec
+
+# So many deletions are never too many, unless the API has no records at all any more.
+FLOOR = 10
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class Poller:
+    """Polls one API. Used within one event loop.
+
+    Args:
+        source: The source's name.
+        spec: Its configuration.
+        accept: Losses that the owner has accepted.
+        ledger: What is known.
+
+    Attributes:
+        columns: What the records have.
+        polled: Whether a poll has succeeded.
+
+    Raises:
+        ConfigError: `rest.tls`.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        spec: RestSourceSpec,
+        accept: Collection[str],
+        ledger: Ledger,
+    ) -> None:
+        self._source, self._spec, self._accept = source, spec, accept
+        self._ledger = ledger
+        self.polled = False
+        self._api = Api(source, spec)
+        head = ledger.head
+        fitting = head is not None and head.mode == spec.mode
+        self.columns = Columns(spec.columns, head.columns if head else ())
+        self._cursor = head.cursor if head and fitting else ""
+        self._order: Order | None = head.order if head and fitting else None
+        self._validators = head.validators if head and fitting else Validators()
+        self._farthest = (self._cursor, self._order)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._api.close()
+
+    async def poll(self, began: datetime) -> Outcome | None:
+        """Ask the API; returns what came of it, stored; None: nothing has changed.
+
+        Args:
+            began: The time, aware.
+
+        Raises:
+            RetryableError: The API, or the store, does not answer; nothing was lost.
+            ConfigError: The API refuses, or its answers do not fit the configuration.
+            GapError: `rest.too_many_deletions`.
+            FatalError: `rest.bad_record`.
+        """
+        spec, comparison = self._spec, self._ledger.comparison
+        comparison.begin()
+        self._farthest = (self._cursor, self._order)
+        since = self._since()
+        reading = await self._api.read(since, self._validators, self._take)
+        self.polled = True
+        if not reading.pages:
+            return None
+        full = spec.mode == "full"
+        missing = comparison.missing if full else 0
+        if missing and reading.pages > 1:
+            # A record that moves from one page to another while they are read can be missed.
+            await self._api.read(since, Validators(), self._take)
+            missing = comparison.missing
+        if missing:
+            self._guard(missing)
+        changes = missing + comparison.changed
+        if not changes:
+            self._validators = reading.validators
+            return None
+        # Another question has another answer.
+        self._validators = reading.validators if full else Validators()
+        outcome = await self._store(began, changes, self._validators)
+        head = outcome.head
+        self._cursor, self._order = head.cursor, head.order
+        comparison.settle(deletions=full, from_cursor=head.from_order)
+        return outcome
+
+    def _take(self, items: list[Item]) -> None:
+        for item in self._ledger.comparison.add(items):
+            self.columns.see(item.record)
+            if item.order is not None and later(item.order, self._farthest[1]):
+                self._farthest = (item.cursor, item.order)
+
+    def _since(self) -> str:
+        """What incremental mode asks for."""
+        cursor = self._spec.cursor
+        if cursor is None:
+            return ""
+        if self._order is None:
+            return "" if cursor.initial is None else str(cursor.initial)
+        if isinstance(self._order, int) and (cursor.overlap or cursor.format):
+            return written(cursor, self._reach(self._order))
+        return self._cursor
+
+    def _reach(self, order: int) -> int:
+        """How far back records may still change their place."""
+        overlap = self._spec.cursor.overlap if self._spec.cursor else None
+        return order - round(overlap.total_seconds() * 1_000_000) if overlap else order
+
+    async def _store(self, began: datetime, changes: int, validators: Validators) -> Outcome:
+        ledger = self._ledger
+        number = ledger.number + 1
+        cursor, order = self._farthest
+        head = Head(
+            version=VERSION,
+            poll=number,
+            at_ms=int(began.timestamp() * 1000),
+            base="",
+            delta=0,
+            changes=changes,
+            mode=self._spec.mode,
+            columns=self.columns.known,
+            cursor=cursor,
+            order=order,
+            from_order=self._reach(order) if isinstance(order, int) else order,
+            validators=validators,
+        )
+        name = names.following(ledger.last, number)
+        file = ledger.write(head, self._changes())
+        failures = 0
+        try:
+            while True:
+                try:
+                    return ledger.append(file, name)
+                except RetryableError as error:
+                    failures += 1
+                    if failures == 1:
+                        _log.warning(
+                            "what a poll has found cannot be stored yet, retrying",
+                            source=self._source,
+                            reason=str(error),
+                        )
+                    await asyncio.sleep(delay(failures))
+        except BaseException:
+            file.close()
+            raise
+
+    def _made(self, text: bytes) -> bool:
+        """Whether a record was made since the last poll that found anything."""
+        cursor, name = self._spec.cursor, self._spec.created_field
+        value = msgspec.json.decode(text).get(name) if name else None
+        if cursor is None or not isinstance(value, str | int) or isinstance(value, bool):
+            return False
+        try:
+            return later(order_of(cursor, value), self._order)
+        except ValueError:
+            return False
+
+    def _changes(self) -> Iterator[Found]:
+        comparison = self._ledger.comparison
+        full = self._spec.mode == "full"
+        if full:
+            for key in comparison.deleted():
+                yield Found("d", key, None, None, NULL)
+        for found in comparison.found():
+            if full:
+                op = "u" if found.known else "c"
+            else:
+                op = "c" if not found.known and self._made(found.text) else "u"
+            yield Found(op, found.key, found.hash, found.cursor, found.text)
+
+    def _guard(self, missing: int) -> None:
+        """Refuse to take an API that lacks most of its records for one that has deleted them."""
+        comparison, last = self._ledger.comparison, self._ledger.number
+        known = comparison.size
+        if missing <= self._spec.max_deletions * known or (missing <= FLOOR and comparison.seen):
+            return
+        form = re.compile(rf"deletions:{re.escape(self._source)}@{last}-(\d+)")
+        for given in self._accept:
+            found = form.fullmatch(given)
+            if found and missing <= int(found[1]):
+                _log.warning(
+                    "taking missing records for deleted, as accepted",
+                    source=self._source,
+                    missing=missing,
+                    accepted=given,
+                )
+                return
+        token = f"deletions:{self._source}@{last}-{missing}"
+        raise GapError(
+            "rest.too_many_deletions",
+            f"{missing} of {known} known records are missing in the API's list, which has"
+            f" {comparison.seen}; more than max_deletions ({self._spec.max_deletions:.0%}) allows",
+            where="max_deletions",
+            cure="look at the API; if they were deleted, go on with"
+            f" `accept: [{token!r}]`; nothing was changed so far",
+        )
