@@ -34,8 +34,8 @@ _DATES = {
     "datetime",
 }  # fmt: skip
 _TEXTS = {
-    "text", "character varying", "varchar", "character", "char", "bpchar", "xml", "tinytext",
-    "mediumtext", "longtext",
+    "text", "string", "character varying", "varchar", "character", "char", "bpchar", "xml",
+    "tinytext", "mediumtext", "longtext",
 }  # fmt: skip
 
 
@@ -49,12 +49,16 @@ def properties(
         given: Mappings that the owner has chosen, by column.
     """
     return {
-        column.name: dict(given.get(column.name) or _field(column, column.name in table.key))
+        column.name: dict(
+            given.get(column.name)
+            or _field(column, column.name in table.key, exact=table.dialect != "json")
+        )
         for column in table.columns
     }
 
 
-def _field(column: Column, key: bool) -> dict[str, JsonValue]:
+def _field(column: Column, key: bool, *, exact: bool = True) -> dict[str, JsonValue]:
+    """The field of a column; where a type is not exact, `integer` is any whole number."""
     kind = column.json.removeprefix("array:")
     if kind == "json":
         # Any JSON value, whatever the next row's is: an index of its insides would refuse some.
@@ -68,7 +72,8 @@ def _field(column: Column, key: bool) -> dict[str, JsonValue]:
     if not column.portable:
         return _word()
     if column.json == "number" or name in _NUMBERS or name == "double precision":
-        return {"type": _NUMBERS.get(name, "double"), "ignore_malformed": True}
+        number = "long" if name == "integer" and not exact else _NUMBERS.get(name, "double")
+        return {"type": number, "ignore_malformed": True}
     if name in ("numeric", "decimal"):
         return {"type": "double", "ignore_malformed": True}
     if name in _DATES:

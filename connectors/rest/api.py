@@ -63,6 +63,8 @@ class Api:
         self._credentials = Credentials(spec.auth, self._http)
         self._records = Records(spec)
         self._bad: Counter[str] = Counter()
+        # Whoever starts a source wants to hear at once that there is no API.
+        self._reached = False
         self._headers = {name: v.get_secret_value() for name, v in spec.headers.items()}
 
     async def close(self) -> None:
@@ -117,12 +119,13 @@ class Api:
         while True:
             try:
                 answer = await self._answer(request, known)
+                self._reached = True
                 if answer.status == NOT_MODIFIED:
                     return answer, None
                 return answer, await self._taken(answer, take)
             except RetryableError as error:
                 failures += 1
-                if failures >= _ATTEMPTS:
+                if failures >= _ATTEMPTS or not self._reached:
                     raise
                 if failures == 2:
                     _log.warning("a page fails, retrying", source=self._source, reason=str(error))

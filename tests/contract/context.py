@@ -13,7 +13,7 @@ from connectors.subjects import covers, stored_upto
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from connectors.contracts import OffsetStore, Share, StateStore
+    from connectors.contracts import Checkpoint, OffsetStore, Share, StateStore
 
 
 @dataclass
@@ -86,7 +86,9 @@ class MemoryState:
 
 
 def source_context(
-    stop: threading.Event | None = None, state: StateStore | None = None
+    stop: threading.Event | None = None,
+    state: StateStore | None = None,
+    past: Checkpoint | None = None,
 ) -> SourceContext:
     """A context whose state is kept in memory unless another store is given."""
-    return SourceContext(stop or threading.Event(), state or MemoryState())
+    return SourceContext(stop or threading.Event(), state or MemoryState(), past)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from connectors.postgres.target.foreign_types import postgres_type
+from connectors.postgres.target.foreign_types import postgres_type, type_of_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,13 +25,15 @@ _CATALOG_TYPES = re.compile(
 def type_of(session: Session, column: Column, dialect: str) -> str:
     """The type a column gets in the target: the source's own if it means the same there.
 
-    One of MySQL's or MariaDB's becomes what takes all of its values.
+    One of another kind of source becomes what takes all of its values.
 
     `to_regtype` takes the name of one type and nothing else, so that what it knows is safe DDL.
     """
     as_text = "text[]" if column.json.startswith("array") else "text"
     if dialect in ("mysql", "mariadb"):
         return postgres_type(column.type) or as_text
+    if dialect == "json":
+        return type_of_json(column.type) or as_text
     if dialect != "postgresql" or not column.portable:
         return as_text
     if _CATALOG_TYPES.match(column.type):

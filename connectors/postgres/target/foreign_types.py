@@ -1,6 +1,6 @@
-"""Which types of PostgreSQL fit the values of MySQL's and MariaDB's types.
+"""Which types of PostgreSQL fit the values of other sources' types.
 
-Values come as docs/mysql-types.md says; each type here takes all of them.
+Values come as docs/mysql-types.md and docs/rest-source.md say; each type here takes all of them.
 """
 
 from __future__ import annotations
@@ -45,6 +45,24 @@ _TYPES = {
     ),
 }  # fmt: skip
 _UNSIGNED = {"smallint": "integer", "int": "bigint", "bigint": "numeric(20,0)"}
+
+# Of the dialect `json`: what members of JSON objects are found to be, or are declared as.
+_OF_JSON = {
+    "integer": "bigint",
+    "number": "numeric",
+    "double": "double precision",
+    "decimal": "numeric",
+    "boolean": "boolean",
+    "json": "jsonb",
+    "timestamp": "timestamp with time zone",
+    "date": "date",
+    "uuid": "uuid",
+}
+
+
+def type_of_json(type_: str) -> str | None:
+    """The type for a column of the dialect `json`; None: text."""
+    return _OF_JSON.get(type_)
 
 
 def postgres_type(type_: str) -> str | None:

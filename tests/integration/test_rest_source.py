@@ -1,0 +1,449 @@
+"""The REST source against a real HTTP server that misbehaves."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections import deque
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import pytest
+
+from connectors.contracts import Checkpoint
+from connectors.errors import ConfigError, FatalError, GapError, RetryableError
+from connectors.rest.names import parse
+from tests.integration.rest_api import ListApi, Polled, ok, told
+from tests.servers.receiver import Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def api() -> ListApi:
+    return ListApi()
+
+
+@pytest.fixture
+def polled(api: ListApi) -> Iterator[Polled]:
+    found = Polled(api)
+    yield found
+    found.close()
+
+
+def polls(api: ListApi, more: int) -> Callable[[], bool]:
+    """Whether so many requests more have come."""
+    whole = len(api.requests) + more
+    return lambda: len(api.requests) >= whole
+
+
+def test_records_are_created_updated_and_deleted(api: ListApi, polled: Polled) -> None:
+    api.put(*range(1, 21), name="Ä")
+    with polled.reading() as reader:
+        assert polled.next(reader, 20) == [("c", number) for number in range(1, 21)]
+        del api.rows[2]
+        api.put(1, name="b")
+        api.put(30, name="n")
+        assert polled.next(reader, 3) == [("d", 2), ("u", 1), ("c", 30)]
+    deleted, updated, created = (msgspec.json.decode(c.envelope) for c in polled.changes[-3:])
+    assert (deleted["before"], deleted["after"]) == ({"id": 2}, None)
+    assert (updated["before"], updated["after"]) == (None, {"id": 1, "name": "b"})
+    assert created["source"]["table"] == polled.name
+    assert created["transaction"]["id"] == polled.changes[-1].transaction
+    assert [change.last for change in polled.changes[-3:]] == [False, False, True]
+
+
+def test_a_poll_without_changes_stores_nothing(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2)
+    with polled.reading() as reader:
+        polled.next(reader, 2)
+        polled.until(reader, polls(api, 2))
+        before = dict(polled.state.files)
+        assert polled.until(reader, polls(api, 5)) == []
+        assert polled.state.files == before
+    assert len([name for name in before if parse(name)]) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Reply(500),
+        Reply(429, {"retry-after": "0"}),
+        Reply(503),
+        Reply(200, body=b"[{"),
+        Reply(200, body=b"<html>"),
+        Reply(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n[{", close=True),
+        Reply(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[", reset=True),
+        Reply(raw=b"", reset=True),
+        Reply(200, after=1.5, body=b"[]"),
+    ],
+    ids=lambda fault: f"{fault.status}-{(fault.raw or fault.body)[:12]!r}-{fault.after}",
+)
+def test_a_page_that_fails_is_read_again_and_no_other(api: ListApi, fault: Reply) -> None:
+    api.size = 10
+    api.put(*range(30))
+    polled = Polled(api, read_timeout="500ms")
+    with closing(polled):
+        api.faults += [None, fault, fault, None, None]
+        with polled.reading() as reader:
+            assert polled.next(reader, 30) == [("c", number) for number in range(30)]
+        pages = [request.target for request in api.requests[:5]]
+        assert pages == ["/items", *["/items?page=2"] * 3, "/items?page=3"]
+        assert len({change.transaction for change in polled.changes}) == 1
+
+
+def test_a_poll_that_stays_short_deletes_nothing(api: ListApi, polled: Polled) -> None:
+    api.size = 10
+    api.put(*range(30))
+    with polled.reading() as reader:
+        polled.next(reader, 30)
+
+        def second_page_fails(request: Request) -> Reply | None:
+            return Reply(404) if "page=2" in request.target else None
+
+        api.before = second_page_fails
+        assert polled.until(reader, polls(api, 6)) == []
+        api.before = lambda _request: None
+        api.put(5, name="later")
+        assert polled.next(reader, 1) == [("u", 5)]
+
+
+def test_records_that_change_their_page_while_they_are_read(api: ListApi, polled: Polled) -> None:
+    api.size = 10
+    api.put(*range(30))
+    with polled.reading() as reader:
+        polled.next(reader, 30)
+        moves = deque([0, 1, 2])
+
+        def first_record_goes(request: Request) -> Reply | None:
+            # behind the first page: the first record of the second one slips onto it, unread
+            if "page=2" in request.target and moves:
+                del api.rows[moves.popleft()]
+            return None
+
+        api.before = first_record_goes
+        assert sorted(polled.next(reader, 3)) == [("d", 0), ("d", 1), ("d", 2)]
+        assert polled.until(reader, polls(api, 8)) == []
+
+
+def test_the_last_of_duplicates_counts(polled: Polled) -> None:
+    polled.receiver.answer = lambda _request: ok([{"id": 1, "v": 1}, {"id": 2}, {"id": 1, "v": 2}])
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("c", 2), ("c", 1)]
+    assert msgspec.json.decode(polled.changes[-1].envelope)["after"] == {"id": 1, "v": 2}
+
+
+def test_too_many_deletions_stop_the_source_until_they_are_confirmed(
+    api: ListApi, polled: Polled
+) -> None:
+    api.put(*range(100))
+    with polled.reading() as reader:
+        polled.next(reader, 100)
+        for number in range(40, 100):
+            del api.rows[number]
+        with pytest.raises(GapError) as caught:
+            polled.next(reader, 1)
+    assert caught.value.code == "rest.too_many_deletions"
+    assert "60 of 100" in caught.value.message
+    stored = dict(polled.state.files)
+    with pytest.raises(GapError):
+        polled.source().open(polled.checkpoint)
+    assert {name for name in polled.state.files if parse(name)} <= set(stored)
+    polled.accept = [f"deletions:{polled.name}@1-60"]
+    with polled.reading() as reader:
+        assert polled.next(reader, 60) == [("d", number) for number in range(40, 100)]
+        # another loss is another token
+        for number in range(39):
+            del api.rows[number]
+        with pytest.raises(GapError):
+            polled.next(reader, 1)
+
+
+def test_an_empty_list_is_guarded_however_short_it_was(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2, 3)
+    with polled.reading() as reader:
+        polled.next(reader, 3)
+        del api.rows[1], api.rows[2]
+        assert polled.next(reader, 2) == [("d", 1), ("d", 2)]
+        api.rows.clear()
+        with pytest.raises(GapError):
+            polled.next(reader, 1)
+
+
+def test_an_outcome_is_told_again_whatever_the_api_says_by_then(
+    api: ListApi, polled: Polled
+) -> None:
+    api.put(*range(2500))
+    with polled.reading() as reader:
+        polled.next(reader, 1000)
+    api.put(*range(2500), name="later")
+    with polled.reading() as reader:
+        assert polled.next(reader, 1500) == [("c", number) for number in range(1000, 2500)]
+        assert polled.next(reader, 2500) == [("u", number) for number in range(2500)]
+    assert len({change.position for change in polled.changes}) == 5000
+
+
+def test_what_is_known_grows_by_little_and_is_rewritten_rarely(
+    api: ListApi, polled: Polled
+) -> None:
+    api.put(*range(2000), text="x" * 50)
+    whole = 0
+    with polled.reading() as reader:
+        polled.next(reader, 2000)
+        for round_ in range(12):
+            api.put(round_, 500 + round_, text=f"y{round_}")
+            polled.next(reader, 2)
+            assert polled.checkpoint is not None
+            reader.confirm(polled.checkpoint)
+            if not round_:
+                whole = sum(len(data) for data in polled.state.files.values())
+        polled.until(reader, lambda: len(polled.state.files) <= 2)
+        assert sum(len(data) for data in polled.state.files.values()) < whole
+    api.put(7, text="z")
+    with polled.reading() as reader:
+        assert polled.next(reader, 1) == [("u", 7)]
+
+
+def test_what_is_repeated_for_a_memory_ends_at_its_goal(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+    checkpoints: list[Checkpoint | None] = [None]
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+        for number in (2, 3, 4):
+            checkpoints.append(polled.checkpoint)
+            api.put(number)
+            polled.next(reader, 1)
+    polled.goal, stored = checkpoints[3], dict(polled.state.files)
+    asked = len(api.requests)
+    for begin in range(3):
+        polled.checkpoint, polled.changes = checkpoints[begin], []
+        with polled.reading() as reader:
+            polled.until(reader, lambda: polled.checkpoint == polled.goal)
+            assert told(polled.changes) == [("c", number) for number in range(begin + 1, 4)]
+    assert (polled.state.files, len(api.requests)) == (stored, asked)
+    for name in list(polled.state.files):
+        found = parse(name)
+        if found and found.number == 2:
+            polled.state.remove(name)
+    polled.checkpoint = checkpoints[1]
+    with pytest.raises(GapError):
+        polled.source().open(polled.checkpoint)
+
+
+def test_a_lost_state_is_a_gap_that_can_be_accepted(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2)
+    with polled.reading() as reader:
+        polled.next(reader, 2)
+    polled.state.files.clear()
+    with pytest.raises(GapError) as caught:
+        polled.source().open(polled.checkpoint)
+    token = f"state:{polled.name}@1"
+    assert token in caught.value.cure
+    polled.accept = [token]
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("c", 1), ("c", 2)]
+    positions = [change.position for change in polled.changes]
+    assert positions == sorted(set(positions))
+    with polled.reading() as reader:
+        api.put(2, name="x")
+        assert polled.next(reader, 1) == [("u", 2)]
+
+
+def test_incremental_asks_for_what_is_newer_and_neither_loses_nor_repeats_ties(
+    api: ListApi,
+) -> None:
+    polled = Polled(
+        api,
+        mode="incremental",
+        cursor={"field": "at", "param": "since"},
+        created_field="made",
+    )
+    with closing(polled):
+        api.put(1, 2, at="2026-01-01T00:00:01Z", made="2026-01-01T00:00:01Z")
+        with polled.reading() as reader:
+            assert polled.next(reader, 2) == [("c", 1), ("c", 2)]
+            # the same moment, seen later
+            api.put(3, at="2026-01-01T00:00:01Z", made="2026-01-01T00:00:01Z")
+            assert polled.next(reader, 1) == [("u", 3)]
+            api.put(4, at="2026-01-01T00:00:02Z", made="2026-01-01T00:00:02Z")
+            api.put(1, at="2026-01-01T00:00:02Z")
+            assert sorted(polled.next(reader, 2)) == [("c", 4), ("u", 1)]
+            assert polled.until(reader, polls(api, 4)) == []
+        asked = parse_qs(urlsplit(api.requests[-1].target).query)
+        assert asked == {"since": ["2026-01-01T00:00:02Z"]}
+        with polled.reading() as reader:
+            assert polled.until(reader, polls(api, 3)) == []
+            api.put(5, at="2026-01-01T00:00:02Z")
+            assert polled.next(reader, 1) == [("u", 5)]
+
+
+def test_incremental_looks_back_for_what_comes_late(api: ListApi) -> None:
+    polled = Polled(
+        api, mode="incremental", cursor={"field": "at", "param": "since", "overlap": "10s"}
+    )
+    with closing(polled):
+        api.put(1, at="2026-01-01T00:01:00Z")
+        with polled.reading() as reader:
+            polled.next(reader, 1)
+            api.put(2, at="2026-01-01T00:00:55Z")
+            assert polled.next(reader, 1) == [("u", 2)]
+            api.put(3, at="2026-01-01T00:00:30Z")
+            assert polled.until(reader, polls(api, 4)) == []
+        asked = parse_qs(urlsplit(api.requests[-1].target).query)
+        assert asked == {"since": ["2026-01-01T00:00:50.000000Z"]}
+
+
+def test_not_modified_means_that_nothing_has_changed(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+
+    def tagged(request: Request) -> Reply:
+        api.requests.append(request)
+        tag = f'"{len(api.rows)}"'
+        if request.headers.get("if-none-match") == tag:
+            return Reply(304)
+        return ok(list(api.rows.values()), etag=tag, last_modified="yesterday")
+
+    polled.receiver.answer = tagged
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+        polled.until(reader, polls(api, 3))
+        assert api.requests[-1].headers["if-none-match"] == '"1"'
+        assert api.requests[-1].headers["if-modified-since"] == "yesterday"
+        api.put(2)
+        assert polled.next(reader, 1) == [("c", 2)]
+
+
+def test_retry_after_is_waited_for(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+    api.faults += [Reply(429, {"retry-after": "1"})]
+    with polled.reading() as reader:
+        began = time.monotonic()
+        polled.next(reader, 1)
+    assert len(api.requests) >= 2
+    assert time.monotonic() - began < 30
+
+
+def test_an_answer_of_100_mb_is_refused_or_taken_as_the_limit_says(polled: Polled) -> None:
+    text = b'{"id":%d,"text":"%b"}'
+    body = b"[" + b",".join(text % (n, b"x" * 100_000) for n in range(1000)) + b"]"
+    assert len(body) > 100_000_000
+    polled.receiver.answer = lambda _request: Reply(200, body=body)
+    with pytest.raises(ConfigError) as caught:
+        polled.source().open(None)
+    assert caught.value.code == "rest.page_too_large"
+    polled.settings = {"max_page": "200MB", "interval": "1h"}
+    with polled.reading() as reader:
+        assert len(polled.next(reader, 1000)) == 1000
+
+
+def test_a_record_without_key_stops_the_source_or_is_skipped(polled: Polled) -> None:
+    polled.receiver.answer = lambda _request: ok([{"id": 1}, {"name": "s3cret"}, {"id": 2}])
+    with pytest.raises(FatalError) as caught:
+        polled.source().open(None)
+    assert caught.value.code == "rest.bad_record"
+    assert "s3cret" not in str(caught.value)
+    polled.settings = {"on_bad_record": "skip"}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("c", 1), ("c", 2)]
+
+
+def test_credentials_are_sent(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+    basic = base64.b64encode(b"u:p").decode()
+    cases: list[tuple[dict[str, str], str, str]] = [
+        ({"type": "bearer", "token": "t"}, "authorization", "Bearer t"),
+        ({"type": "basic", "user": "u", "password": "p"}, "authorization", f"Basic {basic}"),
+        ({"type": "api_key", "key": "k", "header": "x-key"}, "x-key", "k"),
+    ]
+    for auth, header, value in cases:
+        polled.settings = {"auth": auth}
+        with closing(polled.source().open(None)):
+            assert api.requests[-1].headers[header] == value
+    polled.settings = {"auth": {"type": "api_key", "key": "k", "query": "key"}, "query": {"a": "b"}}
+    with closing(polled.source().open(None)):
+        assert parse_qs(urlsplit(api.requests[-1].target).query) == {"key": ["k"], "a": ["b"]}
+
+
+def test_a_token_is_fetched_and_renewed(api: ListApi) -> None:
+    api.put(1)
+    tokens: list[str] = []
+
+    def answer(request: Request) -> Reply:
+        if request.target == "/token":
+            fields = parse_qs(request.body.decode())
+            assert fields == {"grant_type": ["client_credentials"], "scope": ["read"]}
+            assert request.headers["authorization"].startswith("Basic ")
+            tokens.append(f"token-{len(tokens)}")
+            return ok({"access_token": tokens[-1], "token_type": "Bearer", "expires_in": 3600})
+        if request.headers["authorization"] != f"Bearer {tokens[-1]}" or request.target == "/no":
+            return Reply(401)
+        return api(request)
+
+    polled = Polled(answer)
+    with closing(polled):
+        url = f"http://127.0.0.1:{polled.receiver.port}/token"
+        auth = {"type": "oauth2", "token_url": url, "client_id": "c", "client_secret": "s"}
+        polled.settings = {"auth": {**auth, "scope": "read"}}
+        with polled.reading() as reader:
+            polled.next(reader, 1)
+            assert tokens == ["token-0"]
+            tokens.append("revoked by the server")
+            api.put(2)
+            assert polled.next(reader, 1) == [("c", 2)]
+            assert len(tokens) == 3
+
+
+def test_redirects_stay_on_the_host(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+    api.faults += [Reply(307, {"location": "/items?moved=1"})]
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+    api.faults += [Reply(302, {"location": "http://127.0.0.2/"})]
+    with pytest.raises(ConfigError) as caught:
+        polled.source().open(polled.checkpoint)
+    assert caught.value.code == "rest.redirects"
+
+
+def test_a_refusal_stops_a_start_and_is_waited_for_later(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+        api.faults += [Reply(403)] * 3
+        api.put(2)
+        assert polled.next(reader, 1) == [("c", 2)]
+    api.faults += [Reply(403)]
+    with pytest.raises(ConfigError):
+        polled.source().open(polled.checkpoint)
+
+
+def test_dropping_a_source_removes_its_state(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+    assert polled.source().drop()
+    assert polled.state.files == {}
+    assert polled.source().drop() == []
+
+
+def test_a_store_that_is_away_is_waited_for(
+    api: ListApi, polled: Polled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.put(1)
+    put, failures = polled.state.put, [3]
+
+    def failing(name: str, data: BinaryIO) -> None:
+        if failures[0]:
+            failures[0] -= 1
+            raise RetryableError("test.away", "no store")
+        put(name, data)
+
+    monkeypatch.setattr(polled.state, "put", failing)
+    with polled.reading() as reader:
+        assert polled.next(reader, 1) == [("c", 1)]
+    assert failures == [0]
