@@ -125,6 +125,7 @@ class Api:
                 return answer, await self._taken(answer, take)
             except RetryableError as error:
                 failures += 1
+                self._reached |= isinstance(error, LaterError)
                 if failures >= _ATTEMPTS or not self._reached:
                     raise
                 if failures == 2:

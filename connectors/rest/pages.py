@@ -73,12 +73,12 @@ class Pages:
     """The pages of one poll.
 
     Args:
-        spec: How the API divides its list; None: it does not.
+        spec: How the API divides its list.
         request: For the first page, as configured.
         most: More pages are an error.
     """
 
-    def __init__(self, spec: PagingSpec | None, request: Request, most: int) -> None:
+    def __init__(self, spec: PagingSpec, request: Request, most: int) -> None:
         self._spec, self._base, self._most = spec, request, most
         self._path = Expression(spec.path) if isinstance(spec, CursorSpec | NextUrlSpec) else None
         more = spec.more if isinstance(spec, CursorSpec) else ""
@@ -114,8 +114,6 @@ class Pages:
 
     def _following(self, page: Page) -> Request | bool | None:
         spec = self._spec
-        if spec is None:
-            return None
         if isinstance(spec, LinkSpec):
             return self._followed(page, linked(page.headers.get("link", ""), spec.rel))
         if isinstance(spec, NextUrlSpec):

@@ -22,7 +22,7 @@ from pydantic import (
 from connectors.quantities import Duration, Size
 from connectors.rest.auth_spec import AuthSpec, OAuth2Spec, check_header
 from connectors.rest.expressions import check
-from connectors.rest.paging_spec import PagingSpec
+from connectors.rest.paging_spec import LinkSpec, PagingSpec
 
 _OURS = frozenset(
     {
@@ -114,7 +114,9 @@ class RestSourceSpec(BaseModel):
     on_bad_record: Literal["stop", "skip"] = Field(
         default="stop", description="what to do about a record without key"
     )
-    pagination: Annotated[PagingSpec, Field(discriminator="type")] | None = None
+    pagination: Annotated[PagingSpec, Field(discriminator="type")] = Field(
+        default=LinkSpec(type="link"), description="default: the header `Link`, where there is one"
+    )
     max_pages: int = Field(default=10_000, ge=1, description="more in one poll are an error")
     max_page: Annotated[Size, Field(ge=1024)] = Field(
         default=32 * 1024 * 1024, description="a larger answer is refused"

@@ -322,11 +322,10 @@ def test_not_modified_means_that_nothing_has_changed(api: ListApi, polled: Polle
 def test_retry_after_is_waited_for(api: ListApi, polled: Polled) -> None:
     api.put(1)
     api.faults += [Reply(429, {"retry-after": "1"})]
+    began = time.monotonic()
     with polled.reading() as reader:
-        began = time.monotonic()
         polled.next(reader, 1)
-    assert len(api.requests) >= 2
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began >= 1.0
 
 
 def test_an_answer_of_100_mb_is_refused_or_taken_as_the_limit_says(polled: Polled) -> None:
@@ -363,8 +362,10 @@ def test_credentials_are_sent(api: ListApi, polled: Polled) -> None:
     ]
     for auth, header, value in cases:
         polled.settings = {"auth": auth}
+        polled.state.files.clear()
         with closing(polled.source().open(None)):
             assert api.requests[-1].headers[header] == value
+    polled.state.files.clear()
     polled.settings = {"auth": {"type": "api_key", "key": "k", "query": "key"}, "query": {"a": "b"}}
     with closing(polled.source().open(None)):
         assert parse_qs(urlsplit(api.requests[-1].target).query) == {"key": ["k"], "a": ["b"]}

@@ -34,12 +34,6 @@ def code(pages: Pages, answer: Page) -> str:
     return caught.value.code
 
 
-def test_without_pagination_there_is_one_page() -> None:
-    only = Pages(None, Request(URL, {}), 1)
-    assert only.first() == Request(URL, {})
-    assert only.next(page([])) is None
-
-
 @pytest.mark.parametrize(
     ("header", "target"),
     [
