@@ -61,6 +61,11 @@ def test_the_example_of_mysql_is_valid() -> None:
     assert config.sources["shop"].type == "mysql"
 
 
+def test_the_example_of_rest_is_valid() -> None:
+    config = load(_ROOT / "examples" / "rest.yaml", {**_ENVIRONMENT, "CRM_SECRET": "s"})
+    assert config.sources["crm"].type == "rest"
+
+
 @pytest.mark.parametrize("document", ["README.md"])
 def test_the_documents_examples_are_valid(document: str, tmp_path: Path) -> None:
     text = (_ROOT / document).read_text(encoding="utf-8")
