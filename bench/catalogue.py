@@ -180,6 +180,18 @@ MEASURES: tuple[Measure, ...] = (
     Measure("mysql_debezium_per_cpu_s", "– changes a CPU second", "changes"),
     *_of_binlog("mariadb", "MariaDB"),
     Measure("mariadb_raw_per_s", "MariaDB: mariadb-binlog --raw", "changes/s"),
+    Measure(
+        "rest_first_per_s", "REST: a list polled for the first time, to JetStream", "records/s"
+    ),
+    Measure(
+        "rest_compare_per_s",
+        "REST: a list polled and compared, nothing has changed",
+        "records/s",
+        targets=(Target(">=", 20_000),),
+    ),
+    Measure("rest_compare_cpu_us", "– CPU of our process, a record", "µs", 1),
+    Measure("rest_changed_s", "REST: 1 % of the list changes, to JetStream", "s", 2),
+    Measure("rss_rest_mb", "REST: peak memory", "MB", targets=(Target("<=", 300),)),
     Measure("latency_rate_per_s", "latency: rate that the writer kept", "changes/s", 0, False),
     Measure("stream_p50_ms", "commit to JetStream, p50", "ms", 1),
     Measure("stream_p95_ms", "commit to JetStream, p95", "ms", 1, published=False),

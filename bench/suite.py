@@ -14,6 +14,7 @@ from bench import (
     latency,
     pipelines,
     recvlogical,
+    rest,
     webhook,
 )
 from bench.backlog import Backlog
@@ -36,9 +37,10 @@ BENCHMARKS = (
     "debezium-publish",
     "mysql",
     "mariadb",
+    "rest",
 )
 # They need no backlog in PostgreSQL.
-_ON_THEIR_OWN = ("latency", "mysql", "mariadb")
+_ON_THEIR_OWN = ("latency", "mysql", "mariadb", "rest")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -103,6 +105,13 @@ class Suite:
             for figures in binlog.run(self._fleet, self._settings, name, self._tell):
                 shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
                 self._tell(f"{name}: {shown}")
+                yield figures
+            return
+        if name == "rest":
+            for number in range(1, self._settings.runs + 1):
+                figures = rest.run(self._fleet, self._settings, number)
+                shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+                self._tell(f"rest {number}/{self._settings.runs}: {shown}")
                 yield figures
             return
         assert filled is not None  # noqa: S101 - loaded for all that need it

@@ -46,7 +46,12 @@ class Catalog:
                     del self.rows[number]
                 else:
                     name = f"ü {self._version}" if self._version % 7 else None
-                    row = {"id": number, "v": self._version, "name": name, "tags": [number]}
+                    row: dict[str, object] = {
+                        "id": number,
+                        "v": self._version,
+                        "name": name,
+                        "tags": [number],
+                    }
                     self.rows[number] = row
 
     def __call__(self, request: Request) -> Reply:

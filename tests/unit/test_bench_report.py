@@ -50,6 +50,11 @@ KEYS = {
     "mariadb_library_rows_per_s",
     "mariadb_library_single_per_s",
     "mariadb_raw_per_s",
+    "rest_first_per_s",
+    "rest_compare_per_s",
+    "rest_compare_cpu_us",
+    "rest_changed_s",
+    "rss_rest_mb",
 }
 
 
