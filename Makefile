@@ -28,7 +28,7 @@ help: ## this text
 
 setup: $(READY) ## make .venv from the lock files (done by itself, and again when they change)
 
-demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on; SOURCE=mariadb
+demo: $(READY) ## the whole way on servers of its own, for 20 s; KEEP=1 goes on; SOURCE=mariadb or rest
 	@exec env KEEP=$(KEEP) DEMO_SOURCE=$(SOURCE) $(BIN)/python -m control.demo
 
 test: $(READY) ## all tests, with coverage, by two WORKERS (0: by none); ARGS="-k name" chooses

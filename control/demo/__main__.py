@@ -1,6 +1,6 @@
 """`make demo`: the whole way from a source to PostgreSQL, on servers of its own.
 
-Environment: `DEMO_SOURCE` (postgres, or mariadb), `DEMO_SECONDS` (20) of writing, `DEMO_RATE`
+Environment: `DEMO_SOURCE` (postgres, mariadb or rest), `DEMO_SECONDS` (20) of writing, `DEMO_RATE`
 (2000) changes a second, `DEMO_SEED`, and `KEEP=1` to leave everything running until Ctrl-C. Exits
 0 if source and target agree, 1 if they do not or something broke, 130 or 143 when interrupted.
 """
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from connectors.errors import WaxtapError
-from control.demo import mariadb_shop, shop
+from control.demo import mariadb_shop, rest_shop, shop
 from control.demo.compare import Comparison, compare
 from control.demo.deployment import SOURCES, Deployment
 from control.demo.display import Display, latencies
 from control.demo.mariadb_workload import MariadbWorkload
 from control.demo.progress import Progress
+from control.demo.rest_shop import RestShop, RestWorkload
 from control.demo.workload import Workload
 from control.servers.mariadb import MariadbServer
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.1
 _DRAIN_SECONDS = 120.0
-_NAMES = {"postgres": "PostgreSQL", "mariadb": "MariaDB"}
+_NAMES = {"postgres": "PostgreSQL", "mariadb": "MariaDB", "rest": "an API,"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,8 @@ def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
     deployment.start_flows()
     display.say("both flows run; the shop opens")
 
-    progress = Progress(deployment.warehouse_dsn)
+    query = [rest_shop.REVISION] if isinstance(deployment.source, RestShop) else []
+    progress = Progress(deployment.warehouse_dsn, *query)
     workload = _workload(deployment, settings, progress)
     progress.start()
     workload.start()
@@ -144,7 +146,9 @@ def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
 
 def _workload(
     deployment: Deployment, settings: Settings, progress: Progress
-) -> Workload | MariadbWorkload:
+) -> Workload | MariadbWorkload | RestWorkload:
+    if isinstance(deployment.source, RestShop):
+        return RestWorkload(deployment.source, settings.rate, progress, settings.seed)
     if isinstance(deployment.source, MariadbServer):
         return MariadbWorkload(deployment.source, settings.rate, progress, settings.seed)
     return Workload(deployment.shop_dsn, settings.rate, progress, settings.seed)
@@ -152,6 +156,8 @@ def _workload(
 
 def _compare(deployment: Deployment) -> Comparison:
     target = deployment.warehouse_dsn
+    if isinstance(deployment.source, RestShop):
+        return rest_shop.compare(deployment.source, target)
     if isinstance(deployment.source, MariadbServer):
         return mariadb_shop.compare(deployment.source, target, shop.TABLES)
     return compare(deployment.shop_dsn, target, shop.TABLES)
@@ -182,6 +188,8 @@ def _keep(deployment: Deployment, display: Display) -> None:
 
 def _client(deployment: Deployment) -> str:
     """How to get at the source."""
+    if isinstance(deployment.source, RestShop):
+        return f"curl -H 'authorization: Bearer {rest_shop.TOKEN}' {deployment.source.url}"
     if isinstance(deployment.source, MariadbServer):
         return f"mariadb --socket={deployment.source.socket} --user=waxtap {shop.DATABASE}"
     return f"psql '{deployment.shop_dsn}'"

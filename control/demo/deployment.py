@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self
 import psycopg
 from psycopg import sql
 
-from control.demo import mariadb_shop, shop
+from control.demo import mariadb_shop, rest_shop, shop
+from control.demo.rest_shop import RestShop
 from control.servers.errors import ServerStartError
 from control.servers.mariadb import MariadbServer
 from control.servers.nats import NatsServer
@@ -28,14 +29,25 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _PROJECT = Path(__file__).parents[2]
+_DATABASE = """{{type: {type}, dsn: "${{SHOP_DSN}}", tables: ["{schema}.*"]}}"""
+_API = """
+    type: rest
+    url: "${{SHOP_DSN}}"
+    allow_http: true
+    auth: {{type: bearer, token: {token}}}
+    records: products
+    key: [sku]
+    table: products
+    interval: 200ms
+"""
 _CONFIGURATION = """\
 nats: {{url: "{url}", monitor: "{monitor}"}}
 sources:
-  shop: {{type: {type}, dsn: "${{SHOP_DSN}}", tables: ["{schema}.*"]}}
+  shop: {source}
 sinks:
   warehouse: {{type: postgres, dsn: "${{WAREHOUSE_DSN}}", topics: ["db.*"], schema: public}}
 """
-SOURCES = ("postgres", "mariadb")
+SOURCES = ("postgres", "mariadb", "rest")
 FLOWS = ("capture/shop", "deliver/warehouse")
 _FLOW_START_SECONDS = 60.0
 _FLOW_STOP_SECONDS = 15.0
@@ -62,9 +74,11 @@ class Deployment:
             # PostgreSQL's own user has to get at the servers' folders; each of those is closed.
             self.folder.chmod(0o711)
             self.nats = stack.enter_context(NatsServer(self.folder / "nats"))
-            self.source: PostgresServer | MariadbServer
+            self.source: PostgresServer | MariadbServer | RestShop
             if self._kind == "mariadb":
                 self.source = stack.enter_context(MariadbServer(data=self.folder / "source"))
+            elif self._kind == "rest":
+                self.source = stack.enter_context(RestShop(self.folder))
             else:
                 self.source = stack.enter_context(PostgresServer(data=self.folder / "source"))
             self.target = stack.enter_context(PostgresServer(data=self.folder / "target"))
@@ -84,7 +98,9 @@ class Deployment:
 
     @property
     def shop_dsn(self) -> str:
-        """The database that is captured; of MariaDB the server."""
+        """The database that is captured; of MariaDB the server, of an API the list's URL."""
+        if isinstance(self.source, RestShop):
+            return self.source.url
         if isinstance(self.source, MariadbServer):
             return self.source.dsn()
         return self.source.dsn(shop.DATABASE)
@@ -104,16 +120,17 @@ class Deployment:
         _create_database(self.target, shop.TARGET_DATABASE)
         if isinstance(self.source, MariadbServer):
             mariadb_shop.create(self.source)
-        else:
+        elif isinstance(self.source, PostgresServer):
             _create_database(self.source, shop.DATABASE)
             with psycopg.connect(self.shop_dsn) as connection:
                 connection.execute(shop.SCHEMA.encode())
+        schema = shop.DATABASE if self._kind == "mariadb" else "public"
+        source = (_API if self._kind == "rest" else _DATABASE).format(
+            type=self._kind, schema=schema, token=rest_shop.TOKEN
+        )
         self.configuration.write_text(
             _CONFIGURATION.format(
-                url=self.nats.url,
-                monitor=self.nats.monitoring_url,
-                type=self._kind,
-                schema=shop.DATABASE if self._kind == "mariadb" else "public",
+                url=self.nats.url, monitor=self.nats.monitoring_url, source=source
             )
         )
 
@@ -176,7 +193,9 @@ class Deployment:
         return self.folder / f"{flow.replace('/', '-')}.log"
 
     def _captured(self) -> bool:
-        """Whether a session reads the source's log."""
+        """Whether a session reads the source's log; an API may be polled at any time."""
+        if isinstance(self.source, RestShop):
+            return True
         if isinstance(self.source, MariadbServer):
             with mariadb_shop.connect(self.source) as session, session.cursor() as cursor:
                 return bool(

@@ -11,6 +11,7 @@ import psycopg
 
 _POLL_SECONDS = 0.004
 _RETRY_SECONDS = 0.2
+_PULSE = "SELECT changes FROM public.pulse WHERE writer = 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class Progress:
 
     Args:
         dsn: The target's database.
+        query: Asks it for the mark of the last transaction that it shows.
     """
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
+    def __init__(self, dsn: str, query: str = _PULSE) -> None:
+        self._dsn, self._query = dsn, query
         self._lock = threading.Lock()
         self._counts: list[int] = []
         self._times: list[float] = []
@@ -108,11 +110,11 @@ class Progress:
                 # away is told by whoever watches over the processes.
                 self._stop.wait(_RETRY_SECONDS)
 
-    def _look(self, connection: psycopg.Connection[tuple[int]]) -> None:
+    def _look(self, connection: psycopg.Connection[tuple[int | None]]) -> None:
         while not self._stop.wait(_POLL_SECONDS):
-            row = connection.execute("SELECT changes FROM public.pulse WHERE writer = 1").fetchone()
+            row = connection.execute(self._query.encode()).fetchone()
             now = time.monotonic()
-            if row is None or row[0] == self._delivered:
+            if row is None or row[0] in (None, self._delivered):
                 continue
             with self._lock:
                 self._delivered = row[0]
