@@ -132,3 +132,11 @@ def test_mariadb_as_the_source(temporary: Path) -> None:
     assert demo.returncode == 0, output
     assert "source: MariaDB" in output
     assert "source and target agree: " in output
+
+
+def test_an_api_as_the_source(temporary: Path) -> None:
+    with start(temporary, DEMO_SOURCE="rest") as demo:
+        output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, output
+    assert "source: an API" in output
+    assert "source and target agree: " in output
