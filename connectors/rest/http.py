@@ -91,7 +91,7 @@ class Http:
         self._shown, self._method = spec.shown, spec.method
         self._most, self._total = spec.max_page, spec.timeout.total_seconds()
         self._client = httpx.AsyncClient(
-            verify=_tls_context(spec.tls),
+            verify=_tls_context(spec.tls) if spec.encrypted else _no_tls(),
             timeout=httpx.Timeout(
                 spec.read_timeout.total_seconds(), connect=spec.connect_timeout.total_seconds()
             ),
@@ -233,6 +233,11 @@ class Http:
 def basic(user: str, password: str) -> str:
     """The header `Authorization` of a user (RFC 7617, in UTF-8)."""
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _no_tls() -> ssl.SSLContext:
+    """For an API without TLS: trusts nobody, and loading the system's authorities takes a while."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _tls_context(spec: TlsSpec) -> ssl.SSLContext:

@@ -216,6 +216,14 @@ class RestSourceSpec(BaseModel):
             raise ValueError(f"{name}: name the user in `auth`")
 
     @property
+    def encrypted(self) -> bool:
+        """Whether anything is asked for by TLS."""
+        urls = [self.url]
+        if isinstance(self.auth, OAuth2Spec):
+            urls.append(self.auth.token_url)
+        return any(urlsplit(url.get_secret_value()).scheme == "https" for url in urls)
+
+    @property
     def shown(self) -> str:
         """The API for messages: without path and query, which may hold secrets."""
         parts = urlsplit(self.url.get_secret_value())

@@ -35,6 +35,7 @@ class RestSourceAdapter:
         self._state = MemoryState()
         self._waiting: deque[dict[int, str]] = deque()
         self._rows: dict[int, str] = {}
+        self._body = b"[]"
         self._api = Receiver(self._answer)
 
     def source(self) -> Source:
@@ -92,7 +93,7 @@ class RestSourceAdapter:
                 "allow_http": True,
                 "key": ["id"],
                 "table": "items",
-                "interval": "30ms",
+                "interval": "50ms",
                 "max_page": "1GB",
                 **settings,
             }
@@ -108,5 +109,6 @@ class RestSourceAdapter:
             return Reply(404)
         if self._waiting:
             self._rows |= self._waiting.popleft()
-        rows = [{"id": number, "value": value} for number, value in self._rows.items()]
-        return Reply(200, body=msgspec.json.encode(rows))
+            rows = [{"id": number, "value": value} for number, value in self._rows.items()]
+            self._body = msgspec.json.encode(rows)
+        return Reply(200, body=self._body)

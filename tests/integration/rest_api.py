@@ -17,6 +17,7 @@ from tests.contract.context import MemoryState, source_context
 from tests.servers.receiver import Receiver, Reply, Request
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
     from connectors.contracts import Change, Checkpoint, Source, SourceReader
@@ -72,11 +73,19 @@ class Polled:
     """A source that polls an API, and what it has told so far.
 
     Args:
+        api: Answers it.
+        tls: As in `Receiver`.
         settings: Of the source, beside the URL.
     """
 
-    def __init__(self, api: Callable[[Request], Reply], **settings: object) -> None:
-        self.receiver = Receiver(api)
+    def __init__(
+        self,
+        api: Callable[[Request], Reply],
+        tls: ssl.SSLContext | None = None,
+        **settings: object,
+    ) -> None:
+        self.receiver = Receiver(api, tls)
+        self._scheme = "https" if tls else "http"
         self.state = MemoryState()
         self.name = f"s{secrets.token_hex(4)}"
         self.accept: list[str] = []
@@ -89,8 +98,8 @@ class Polled:
         spec = registry.source_spec("rest").model_validate(
             {
                 "type": "rest",
-                "url": f"http://127.0.0.1:{self.receiver.port}/items",
-                "allow_http": True,
+                "url": f"{self._scheme}://127.0.0.1:{self.receiver.port}/items",
+                "allow_http": self._scheme == "http",
                 "key": ["id"],
                 "interval": "10ms",
                 **self.settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import time
 from collections import deque
 from contextlib import closing
@@ -21,6 +22,8 @@ from tests.servers.receiver import Reply, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import BinaryIO
+
+    from tests.servers.certificate import Certificate
 
 pytestmark = pytest.mark.servers
 
@@ -448,3 +451,21 @@ def test_a_store_that_is_away_is_waited_for(
     with polled.reading() as reader:
         assert polled.next(reader, 1) == [("c", 1)]
     assert failures == [0]
+
+
+def test_a_server_is_verified(api: ListApi, certificate: Certificate) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.certificate, certificate.key)
+    api.put(1)
+    polled = Polled(api, tls=context)
+    with closing(polled):
+        with pytest.raises(RetryableError) as caught:
+            polled.source().open(None)
+        assert "s3cret-word" not in str(caught.value)
+        polled.settings["tls"] = {"ca": str(certificate.certificate)}
+        with polled.reading() as reader:
+            assert polled.next(reader, 1) == [("c", 1)]
+        polled.settings["tls"] = {"ca": "/nowhere.pem"}
+        with pytest.raises(ConfigError) as refused:
+            polled.source().open(None)
+        assert refused.value.code == "rest.tls"
