@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 from pathlib import Path
+from shutil import copyfileobj
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ CREATE TABLE seen
 _FAST = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;"
 # Where `seen.place` is negative, the record is as it was known.
 _UNCHANGED = -1
+_PREFIX = "waxtap-rest-"
+_COPIED = 1024 * 1024
 # SQLite may be built for no more than 999 parameters.
 _KEYS = 500
 _MARKS = ",".join("?" * _KEYS)
@@ -79,15 +82,16 @@ class Comparison:
     """
 
     def __init__(self, base: BinaryIO | None = None) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="waxtap-rest-")
-        path = Path(self._folder.name) / "known"
-        if base is not None:
-            with path.open("wb") as file:
-                while part := base.read(1024 * 1024):
-                    file.write(part)
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.executescript(_FAST)
-        self._db.executescript(_SCHEMA)
+        # Without a name, nothing stays behind a process that is killed.
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            path = Path(folder) / "known"
+            if base is not None:
+                with path.open("wb") as file:
+                    copyfileobj(base, file, _COPIED)
+            # made by one thread, used by another
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.executescript(_FAST)
+            self._db.executescript(_SCHEMA)
         self._db.executescript(_VIEWS)
         self._spool: BinaryIO | None = None
         self._place = 0
@@ -104,10 +108,9 @@ class Comparison:
         self.close()
 
     def close(self) -> None:
-        """Remove the files."""
+        """Let go of the files."""
         self._end()
         self._db.close()
-        self._folder.cleanup()
 
     @property
     def size(self) -> int:
@@ -225,22 +228,21 @@ class Comparison:
 
     def write_base(self, into: BinaryIO) -> None:
         """Write all that is known, to begin with another time; the delta is empty then."""
-        path = Path(self._folder.name) / "base"
-        self._db.execute("ATTACH ? AS base", (str(path),))
-        try:
-            self._db.execute("PRAGMA base.journal_mode = OFF")
-            self._db.execute(
-                "CREATE TABLE base.known"
-                " (key TEXT PRIMARY KEY, hash BLOB NOT NULL, cursor) WITHOUT ROWID"
-            )
-            with self._transaction():
-                self._db.execute("INSERT INTO base.known SELECT * FROM main.known ORDER BY key")
-        finally:
-            self._db.execute("DETACH base")
-        with path.open("rb") as file:
-            while part := file.read(1024 * 1024):
-                into.write(part)
-        path.unlink()
+        with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+            path = Path(folder) / "base"
+            self._db.execute("ATTACH ? AS base", (str(path),))
+            try:
+                self._db.execute("PRAGMA base.journal_mode = OFF")
+                self._db.execute(
+                    "CREATE TABLE base.known"
+                    " (key TEXT PRIMARY KEY, hash BLOB NOT NULL, cursor) WITHOUT ROWID"
+                )
+                with self._transaction():
+                    self._db.execute("INSERT INTO base.known SELECT * FROM main.known ORDER BY key")
+            finally:
+                self._db.execute("DETACH base")
+            with path.open("rb") as file:
+                copyfileobj(file, into, _COPIED)
 
     def base_stored(self) -> None:
         """What `write_base` wrote is the base from now on."""

@@ -8,6 +8,7 @@ Messages name the host alone: path and query may hold secrets.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass
@@ -88,6 +89,9 @@ class Http:
     """
 
     def __init__(self, spec: RestSourceSpec) -> None:
+        for name in ("httpx", "httpcore"):
+            # They log URLs and headers, which may hold secrets.
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._shown, self._method = spec.shown, spec.method
         self._most, self._total = spec.max_page, spec.timeout.total_seconds()
         self._client = httpx.AsyncClient(
@@ -112,11 +116,15 @@ class Http:
             UnauthorizedError: Status 401.
             ConfigError: Refused for good.
         """
+        url = httpx.URL(request.url)
+        if request.query:
+            # An URL that the API has made stays as it is, where that can be.
+            url = url.copy_merge_params(dict(request.query))
         made = self._client.build_request(
             self._method,
-            httpx.URL(request.url).copy_merge_params(dict(request.query)),
+            url,
             headers=dict(headers),
-            json=request.body if request.body is not None else None,
+            json=request.body,
         )
         for _ in range(_MOST_REDIRECTS + 1):
             answer = await self._exchange(made)

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 VERSION = 1
-MOST_CHANGES = 10**9 - 1
 _FASTEST = 1
 
 

@@ -33,6 +33,7 @@ from connectors.rest.spec import ChangedSinceSpec, RestSourceSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 URL = "https://api.example.org/items"
 
@@ -223,6 +224,20 @@ def test_a_comparison_finds_what_has_changed(
                     base.seek(0)
     finally:
         comparison.close()
+
+
+def test_a_comparison_leaves_nothing_behind_when_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with Comparison() as comparison:
+        comparison.begin()
+        comparison.add([item(number, "a") for number in range(3000)])
+        comparison.settle(deletions=True)
+        base = io.BytesIO()
+        comparison.write_base(base)
+        assert list(tmp_path.iterdir()) == []
+        assert comparison.size == 3000
 
 
 HEAD = Head(VERSION, 3, 1, "base-x", 2, 2, "full", [("id", "integer")])
