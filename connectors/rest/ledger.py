@@ -83,8 +83,14 @@ class Ledger:
             self.number, start = resume.number, None
         self.begun = start
         self.pending = names.chain_after(start, stored, self.number)
-        self._stand(start)
-        self._clean(stored, start)
+        try:
+            self._stand(start)
+        except GapError:
+            if resume is None:
+                raise
+            self._refuse_loss(resume, accept)
+            self._forget(resume.number)
+        self._clean(stored)
 
     def open_past(self, resume: PollName | None, goal: PollName) -> None:
         """As `open`, to repeat what was handed on already, up to `goal`; nothing is removed.
@@ -203,12 +209,22 @@ class Ledger:
             if head.from_order is not None:
                 self.comparison.forget(head.from_order)
 
-    def _clean(self, stored: Iterable[str], start: PollName | None) -> None:
-        keep = {str(name) for name in (start, *self.pending) if name is not None}
+    def _forget(self, number: int) -> None:
+        """Know nothing, behind a poll with this number."""
+        self.comparison.close()
+        self.comparison = Comparison()
+        self.last = self.head = self.begun = None
+        self.number, self.pending = number, []
+        self._needs.clear()
+        self._base, self._spent = "", 0
+
+    def _clean(self, stored: Iterable[str]) -> None:
+        keep = {str(name) for name in (self.begun, *self.pending) if name is not None}
         oldest = min((names.base_number(base) for base in self._needs.values()), default=0)
+        base = self.head.base if self.head else ""
         for name in stored:
             number = names.base_number(name)
-            if name in keep or (number >= oldest and (self.pending or name == self._base)):
+            if name in keep or (number >= oldest and (self.pending or name == base)):
                 continue
             self._store.remove(name)
 

@@ -112,9 +112,10 @@ class RestReader:
             chunk = self._chunks.popleft()
             self._call(self._wake.set)
             return chunk
+        ended = not self._thread.is_alive()
         if self._error is not None:
             raise self._error
-        if not (self._thread.is_alive() or self._done or self._closed):
+        if ended and not (self._done or self._closed):
             raise FatalError("rest.polling_died", "polling ended unexpectedly; see the traceback")
         return None
 

@@ -115,7 +115,7 @@ def test_a_target_follows_an_api_while_the_flows_are_killed(
         ):
             catalog.change(300)
             wait_for(partial(agree, deployment, catalog), "the first records")
-            for round_ in range(5):
+            for round_ in range(4):
                 polls = catalog.polls
                 for _ in range(5):
                     catalog.change(30)

@@ -258,6 +258,37 @@ def test_a_lost_state_is_a_gap_that_can_be_accepted(api: ListApi, polled: Polled
         assert polled.next(reader, 1) == [("u", 2)]
 
 
+def test_a_lost_base_is_a_gap_that_can_be_accepted(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2)
+    with polled.reading() as reader:
+        polled.next(reader, 2)
+        api.put(1, name="x")
+        polled.next(reader, 1)
+    (base,) = (name for name in polled.state.files if name.startswith("base-000000000001"))
+    polled.state.remove(base)
+    with pytest.raises(GapError) as caught:
+        polled.source().open(polled.checkpoint)
+    polled.accept = [f"state:{polled.name}@2"]
+    assert polled.accept[0] in caught.value.cure
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("c", 1), ("c", 2)]
+
+
+def test_another_mode_compares_anew(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2, at="2026-01-01T00:00:00Z")
+    with polled.reading() as reader:
+        polled.next(reader, 2)
+        api.put(1, name="x")
+        polled.next(reader, 1)
+    full = polled.settings
+    polled.settings = {"mode": "incremental", "cursor": {"field": "at", "param": "since"}}
+    with polled.reading() as reader:
+        assert sorted(polled.next(reader, 2)) == [("u", 1), ("u", 2)]
+    polled.settings = full
+    with polled.reading() as reader:
+        assert sorted(polled.next(reader, 2)) == [("c", 1), ("c", 2)]
+
+
 def test_incremental_asks_for_what_is_newer_and_neither_loses_nor_repeats_ties(
     api: ListApi,
 ) -> None:

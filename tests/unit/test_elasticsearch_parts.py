@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from connectors.contracts import Column, Delivered, TableSchema
 from connectors.elasticsearch.bulk import BULK_DOCUMENTS, body, cut, judge
+from connectors.elasticsearch.mapping import properties
 from connectors.elasticsearch.names import Identity, index_name
 from connectors.elasticsearch.plan import Document, Planner, Truncate, Write
 from connectors.elasticsearch.spec import SinkSpec
@@ -211,3 +212,20 @@ def test_bulks_are_cut_by_count_and_by_size() -> None:
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         spec(**settings)
+
+
+def test_a_whole_number_of_an_api_is_no_short_one() -> None:
+    columns = (
+        Column("id", "integer", "number"),
+        Column("name", "string"),
+        Column("at", "timestamp"),
+        Column("sum", "decimal"),
+    )
+    kinds = {
+        dialect: properties(TableSchema("s", "public", "t", columns, ("id",), dialect), {})
+        for dialect in ("json", "postgresql")
+    }
+    assert kinds["json"]["id"] == {"type": "long", "ignore_malformed": True}
+    assert kinds["postgresql"]["id"] == {"type": "integer", "ignore_malformed": True}
+    types = [str(field).split("'")[3] for field in kinds["json"].values()]
+    assert types == ["long", "text", "date", "double"]
