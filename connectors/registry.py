@@ -32,6 +32,9 @@ _SOURCES = {
     "postgres": _Entry(
         "connectors.postgres.spec:SourceSpec", "connectors.postgres.source:PostgresSource"
     ),
+    "webhook": _Entry(
+        "connectors.webhook.source_spec:SourceSpec", "connectors.webhook.source:WebhookSource"
+    ),
 }
 _SINKS = {
     "elasticsearch": _Entry(

@@ -8,12 +8,15 @@ import pytest
 
 from control.servers.mariadb import MariadbServer
 from control.servers.mysql import MysqlServer
+from control.servers.nats import NatsServer, find_nats_server
 from tests.contract.elasticsearch_sink import ElasticsearchSinkAdapter
 from tests.contract.mysql_source import MariadbSourceAdapter, MysqlSourceAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
 from tests.contract.webhook_sink import WebhookSinkAdapter
+from tests.contract.webhook_source import WebhookSourceAdapter
 from tests.servers.binlog import FAST
+from tests.servers.require import obtain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
     from tests.contract.source_adapter import SourceAdapter
 
 # type of the connector: its adapter, and the fixture of the server that the adapter takes
-SOURCES: dict[str, tuple[type[MysqlSourceAdapter | PostgresSourceAdapter], str]] = {
+SOURCES: dict[
+    str, tuple[type[MysqlSourceAdapter | PostgresSourceAdapter | WebhookSourceAdapter], str]
+] = {
     "mariadb": (MariadbSourceAdapter, "mortal_mariadb"),
     "mysql": (MysqlSourceAdapter, "mortal_mysql"),
     "postgres": (PostgresSourceAdapter, "mortal_postgres"),
+    "webhook": (WebhookSourceAdapter, "mortal_nats"),
 }
 SINKS = {
     "elasticsearch": (ElasticsearchSinkAdapter, "mortal_elasticsearch"),
@@ -67,6 +73,13 @@ def mortal_mariadb(
 ) -> Iterator[MariadbServer]:
     """As `mortal_mysql`."""
     with MariadbServer(FAST, programs=mariadb_programs, template=mariadb_template) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def mortal_nats() -> Iterator[NatsServer]:
+    """As `mortal_mysql`."""
+    with NatsServer(program=obtain("nats", find_nats_server)) as server:
         yield server
 
 
