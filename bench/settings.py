@@ -22,6 +22,7 @@ class Settings:
         documents: How many changes of the backlog go into Elasticsearch.
         webhook_requests: How many changes of the backlog go out one by one.
         webhook_changes: How many go out in lists.
+        ingest_requests: How many requests a webhook source is sent.
         rate: Changes per second of the paced writer.
         warmup_seconds: How long the paced writer runs before a latency counts.
         window_seconds: How long one latency run lasts.
@@ -40,6 +41,7 @@ class Settings:
     documents: int
     webhook_requests: int
     webhook_changes: int
+    ingest_requests: int
     rate: int
     warmup_seconds: float
     window_seconds: float
@@ -59,6 +61,7 @@ FULL = Settings(
     documents=200_000,
     webhook_requests=100_000,
     webhook_changes=500_000,
+    ingest_requests=60_000,
     rate=1000,
     warmup_seconds=5,
     window_seconds=60,
@@ -78,6 +81,7 @@ QUICK = Settings(
     documents=60_000,
     webhook_requests=20_000,
     webhook_changes=80_000,
+    ingest_requests=15_000,
     rate=1000,
     warmup_seconds=2,
     window_seconds=5,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -27,14 +26,17 @@ from connectors.webhook.mapping import RequestMapping, UnmappableError
 from connectors.webhook.rates import Rates
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from connectors.contracts import Inbox, InboxWriter
     from connectors.webhook.source_spec import SourceSpec
 
 log = structlog.get_logger()
 
-_RETRY_AFTER = 2
+_RETRY_AFTER = "2"
 # What all requests together may hold in memory while they are read.
 _MOST_BYTES = 128 * 1024 * 1024
 # What is read of a body that is refused, so that the sender hears why.
@@ -75,19 +77,13 @@ class Endpoint:
     """
 
     def __init__(self, name: str, spec: SourceSpec, inbox: Inbox) -> None:
-        self._name, self._spec = name, spec
-        self._verification = spec.verify.verification
-        self._mapping = RequestMapping(spec.map)
-        rate = spec.rate
-        self._rates = Rates(rate.requests, rate.per_client, rate.burst.total_seconds())
-        self._known = KnownIds(spec.window.total_seconds())
-        self._seconds = spec.timeout.total_seconds()
-        self._held = 0
-        self._writer: InboxWriter = inbox.writer(spec.window, spec.max_backlog)
+        self._writer = inbox.writer(spec.window, spec.max_backlog)
         try:
             _check_size(spec, self._writer)
+            # An instance is taken as an ASGI application, which spares it Starlette's wrappings.
+            door = cast("Callable[..., object]", _Door(name, spec, self._writer))
             routes = [
-                Route(spec.path, self._take, methods=["POST"]),
+                Route(spec.path, door, methods=["POST"]),
                 Route("/health", self._health, methods=["GET"]),
             ]
             self._server = HttpServer(Starlette(routes=routes), spec, self._writer.close)
@@ -105,50 +101,76 @@ class Endpoint:
         """Listen no more, store and answer what was accepted, and end. Never raises."""
         self._server.close()
 
-    async def _take(self, request: Request) -> Response:
-        try:
-            answer = await self._stored(request)
-        except RefusedError as error:
-            answer = JSONResponse({"error": error.reason}, error.status, error.headers)
-        except RetryableError:
-            answer = JSONResponse(
-                {"error": "requests cannot be stored at the moment"},
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                {"retry-after": str(_RETRY_AFTER)},
-            )
-        except ClientDisconnect:
-            # Nobody hears it; it is counted.
-            answer = Response(status_code=HTTPStatus.BAD_REQUEST)
-        _count(self._name, answer.status_code).inc()
-        return answer
+    async def _health(self, _request: Request) -> Response:
+        if await self._writer.ready():
+            return Response()
+        return Response(
+            status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"retry-after": _RETRY_AFTER}
+        )
 
-    async def _stored(self, request: Request) -> Response:
+
+class _Door:
+    """Judges the requests of one path, and has them stored."""
+
+    def __init__(self, name: str, spec: SourceSpec, writer: InboxWriter) -> None:
+        self._spec, self._writer = spec, writer
+        self._count = cache(partial(requests.labels, name))
+        self._verification = spec.verify.verification
+        self._mapping = RequestMapping(spec.map)
+        rate = spec.rate
+        self._rates = Rates(rate.requests, rate.per_client, rate.burst.total_seconds())
+        self._known = KnownIds(spec.window.total_seconds())
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._take(scope, receive)
+        except _GoneError:
+            self._count("gone").inc()
+            return
+        except RefusedError as error:
+            answer = error
+        except RetryableError:
+            answer = _not_now()
+        else:
+            self._count("202").inc()
+            await send(_ACCEPTED)
+            await send(_NO_BODY)
+            return
+        self._count(str(answer.status.value)).inc()
+        response = JSONResponse({"error": answer.reason}, answer.status, answer.headers)
+        await response(scope, receive, send)
+
+    async def _take(self, scope: Scope, receive: Receive) -> None:
+        """Return once the request is stored."""
         now = time.monotonic()
-        client = request.client.host if request.client else ""
-        if wait := self._rates.wait(client, now):
+        client: tuple[str, int] | None = scope["client"]
+        if wait := self._rates.wait(client[0] if client else "", now):
             raise RefusedError(
                 HTTPStatus.TOO_MANY_REQUESTS, "too many requests", {"retry-after": f"{ceil(wait)}"}
             )
         headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers.raw
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
         self._check_type(headers.get("content-type", ""))
-        body = await self._body(request)
+        body = await self._body(headers, receive)
         if reason := self._verification.refusal(headers, body, time.time()):
             raise RefusedError(HTTPStatus.UNAUTHORIZED, reason, {"www-authenticate": "Bearer"})
         kept = self._kept(headers)
+        identity = self._identity(headers)
         try:
             self._mapping.rows(body, kept)
         except UnmappableError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, error.message) from None
-        identity = self._identity(headers)
         if not identity:
             await self._writer.store(body, kept)
         elif not await self._known.settled(identity, now):
-            with self._known.storing(identity) as outcome:
+            stored = False
+            try:
                 await self._writer.store(body, kept, identity)
-                outcome.stored(time.monotonic())
-        return Response(status_code=HTTPStatus.ACCEPTED)
+                stored = True
+            finally:
+                self._known.over(identity, stored=stored, now=time.monotonic())
 
     def _check_type(self, content_type: str) -> None:
         allowed = self._spec.content_types
@@ -157,35 +179,33 @@ class Endpoint:
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the content type is not accepted"
             )
 
-    async def _body(self, request: Request) -> bytes:
-        """The whole body, unless it is too large, too slow, or there is no room for it."""
-        announced = request.headers.get("content-length", "")
-        most = self._spec.max_body
+    async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
+        """The whole body, unless it is too large, or there is no room for it."""
+        announced, most = headers.get("content-length", ""), self._spec.max_body
         if announced.isdigit() and int(announced) > most:
-            if "expect" not in request.headers:
-                await _drain(request)
+            if "expect" not in headers:
+                await _drain(receive)
             raise _too_large()
         if self._held > _MOST_BYTES:
             raise RetryableError("webhook.busy", "too many bodies are being read")
         parts: list[bytes] = []
-        size = 0
+        size, more = 0, True
         try:
-            async with asyncio.timeout(self._seconds):
-                async for part in request.stream():
-                    size += len(part)
-                    self._held += len(part)
-                    parts.append(part)
-                    if size > most:
-                        break
-        except TimeoutError:
-            raise RefusedError(
-                HTTPStatus.REQUEST_TIMEOUT, "the body came too slowly", _CLOSE
-            ) from None
+            while more and size <= most:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _GoneError
+                part: bytes = message.get("body", b"")
+                more = message.get("more_body", False)
+                size += len(part)
+                self._held += len(part)
+                parts.append(part)
         finally:
             self._held -= size
         if size > most:
             parts.clear()
-            await _drain(request)
+            if more:
+                await _drain(receive)
             raise _too_large()
         return b"".join(parts)
 
@@ -207,16 +227,26 @@ class Endpoint:
             )
         return identity
 
-    async def _health(self, _request: Request) -> Response:
-        ready = await self._writer.ready()
-        return Response(
-            status_code=HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
-            headers=None if ready else {"retry-after": str(_RETRY_AFTER)},
-        )
+
+class _GoneError(Exception):
+    """The sender has hung up."""
 
 
 _CLOSE = {"connection": "close"}
-_count = cache(requests.labels)
+_ACCEPTED = {
+    "type": "http.response.start",
+    "status": HTTPStatus.ACCEPTED.value,
+    "headers": [(b"content-length", b"0")],
+}
+_NO_BODY = {"type": "http.response.body", "body": b""}
+
+
+def _not_now() -> RefusedError:
+    return RefusedError(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "requests cannot be stored at the moment",
+        {"retry-after": _RETRY_AFTER},
+    )
 
 
 def _check_size(spec: SourceSpec, writer: InboxWriter) -> None:
@@ -233,13 +263,13 @@ def _too_large() -> RefusedError:
     return RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large", _CLOSE)
 
 
-async def _drain(request: Request) -> None:
+async def _drain(receive: Receive) -> None:
     """Read on for a while: a connection that is reset would take the answer with it."""
     left = _DRAIN_BYTES
     try:
         async with asyncio.timeout(_DRAIN_SECONDS):
             while left > 0:
-                message = await request.receive()
+                message = await receive()
                 left -= len(message.get("body", b""))
                 if not message.get("more_body", False):
                     return

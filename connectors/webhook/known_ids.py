@@ -7,28 +7,11 @@ batch makes all of the batch be sent again.
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from connectors.errors import RetryableError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 # Beyond that, those that were stored longest ago are forgotten.
 _MOST = 100_000
-
-
-class Storing:
-    """One id that is being stored."""
-
-    def __init__(self) -> None:
-        self.over = asyncio.Event()
-        self.stored_at: float | None = None
-
-    def stored(self, now: float) -> None:
-        """It is stored for good."""
-        self.stored_at = now
 
 
 class KnownIds:
@@ -41,35 +24,38 @@ class KnownIds:
     def __init__(self, window: float) -> None:
         self._window = window
         self._until: dict[str, float] = {}
-        self._storing: dict[str, Storing] = {}
+        # Those that wait for the outcome of an id that is being stored.
+        self._storing: dict[str, list[asyncio.Future[bool]]] = {}
 
     async def settled(self, identity: str, now: float) -> bool:
         """Whether it is stored; what is being stored is waited for.
 
+        After False the caller stores it, and calls `over`.
+
         Raises:
             RetryableError: The one that was waited for could not be stored.
         """
-        under_way = self._storing.get(identity)
-        if under_way is None:
-            return self._until.get(identity, now) > now
-        await under_way.over.wait()
-        if under_way.stored_at is None:
+        waiting = self._storing.get(identity)
+        if waiting is None:
+            if self._until.get(identity, now) > now:
+                return True
+            self._storing[identity] = []
+            return False
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        waiting.append(outcome)
+        if not await outcome:
             raise RetryableError("webhook.not_stored", "the same request was not stored")
         return True
 
-    @contextmanager
-    def storing(self, identity: str) -> Iterator[Storing]:
-        """Keep others of the same id waiting until the block is left."""
-        storing = self._storing[identity] = Storing()
-        try:
-            yield storing
-        finally:
-            del self._storing[identity]
-            if storing.stored_at is not None:
-                self._until.pop(identity, None)
-                self._until[identity] = storing.stored_at + self._window
-                self._forget(storing.stored_at)
-            storing.over.set()
+    def over(self, identity: str, *, stored: bool, now: float) -> None:
+        """An id is stored for good, or it is not known whether it is."""
+        for outcome in self._storing.pop(identity):
+            if not outcome.done():
+                outcome.set_result(stored)
+        if stored:
+            self._until.pop(identity, None)
+            self._until[identity] = now + self._window
+            self._forget(now)
 
     def _forget(self, now: float) -> None:
         while self._until:
