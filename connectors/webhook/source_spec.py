@@ -166,7 +166,7 @@ class MapSpec(_Spec):
     records: Expression | None = Field(
         default=None, description="a list in the body; none: the body is the one record"
     )
-    table: str | TableSpec = Field(default="events", min_length=1)
+    table: Annotated[str, Field(min_length=1)] | TableSpec = "events"
     key: tuple[str, ...] | dict[str, Expression] = Field(
         default=("id",), description="fields of the row, or names and expressions; []: no key"
     )
