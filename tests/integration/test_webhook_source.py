@@ -160,7 +160,6 @@ def test_what_is_refused_leaves_nothing_behind(nats_server: NatsServer) -> None:
         (400, {"headers": good, "body": b"{not json"}),
         (400, {"headers": good, "body": b'{"name":"no key"}'}),
         (431, {"headers": good | {"x-id": "x" * 2000}}),
-        (431, {"headers": good | {"x-more": "x" * 40_000}}),
     ]
     try:
         endpoint = site.serve()
@@ -201,6 +200,8 @@ def test_slow_and_cut_requests_hold_nothing_up(site: Site) -> None:
     for slow in (b"", b"POST /hooks HT", head, head + b'\r\n{"id'):
         assert exchange(endpoint.port, slow).startswith(b"HTTP/1.1 408")
     assert time.monotonic() - began < 10
+    endless = head + b"x-more: " + b"x" * 40_000
+    assert exchange(endpoint.port, endless).startswith(b"HTTP/1.1 431")
     for cut in (head, head + b'\r\n{"id":'):
         with socket.create_connection(("127.0.0.1", endpoint.port)) as connection:
             connection.sendall(cut)
