@@ -11,6 +11,7 @@ from bench import (
     debezium,
     deliver,
     elasticsearch,
+    ingest,
     latency,
     pipelines,
     recvlogical,
@@ -31,6 +32,7 @@ BENCHMARKS = (
     "deliver",
     "elasticsearch",
     "webhook",
+    "ingest",
     "latency",
     "debezium-noop",
     "debezium-publish",
@@ -38,7 +40,7 @@ BENCHMARKS = (
     "mariadb",
 )
 # They need no backlog in PostgreSQL.
-_ON_THEIR_OWN = ("latency", "mysql", "mariadb")
+_ON_THEIR_OWN = ("ingest", "latency", "mysql", "mariadb")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -103,6 +105,13 @@ class Suite:
             for figures in binlog.run(self._fleet, self._settings, name, self._tell):
                 shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
                 self._tell(f"{name}: {shown}")
+                yield figures
+            return
+        if name == "ingest":
+            for number in range(1, self._settings.runs + 1):
+                figures = ingest.run(self._fleet, self._settings, number)
+                shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+                self._tell(f"ingest {number}/{self._settings.runs}: {shown}")
                 yield figures
             return
         assert filled is not None  # noqa: S101 - loaded for all that need it
