@@ -357,11 +357,14 @@ class SourceContext:
         stop: Once set, the flow ends: nothing is waited for any more.
         state: For a source whose server does not remember for it.
         inbox: For a source that is pushed to.
+        past: Set where the source is read only to repeat what its stream holds already, up to this
+            checkpoint: what has no server that remembers asks for nothing new then.
     """
 
     stop: Event
     state: StateStore
     inbox: Inbox
+    past: Checkpoint | None = None
 
 
 class SourceReader(Protocol):

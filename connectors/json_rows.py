@@ -1,8 +1,9 @@
 """Rows that come as JSON objects, from an API or in a request: their columns, and their envelopes.
 
-JSON names no types, so a column's kind is that of its values: `number`, `boolean`, `string`, or
-`json` for objects, lists and whatever has come in several kinds. A field that has only ever been
-null is no column yet. Once seen, a column stays, and a row that lacks it has null there.
+JSON names no types, so a column's type is that of its values: `integer` (of 64 bits), `number`,
+`boolean`, `string`, or `json` for objects, lists and whatever has come in several types. A field
+that has only ever been null is no column yet. Once seen, a column stays, and a row that lacks it
+has null there.
 """
 
 from __future__ import annotations
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     # An object as `decode` gives it.
     Row = Mapping[str, object]
 
-# The kinds of columns, which are the names of their types as well.
-KINDS = ("number", "boolean", "string", "json")
 DIALECT = "json"
+_INT64 = range(-(2**63), 2**63)
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -55,15 +55,27 @@ def encode(value: object) -> bytes:
     return _encode(value)
 
 
-def kind_of(value: object) -> str | None:
-    """The kind of a value; None for null, which has none."""
+def type_of(value: object) -> str | None:
+    """The type of a value; None for null, which has none."""
     if value is None:
         return None
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int | float | Decimal):
+    if isinstance(value, int):
+        return "integer" if value in _INT64 else "number"
+    if isinstance(value, float | Decimal):
         return "number"
     return "string" if isinstance(value, str) else "json"
+
+
+def column(name: str, type_: str) -> Column:
+    """A column of a type that `type_of` gives."""
+    return Column(name, type_, "number" if type_ == "integer" else type_)
+
+
+def _wider(known: str, seen: str) -> str:
+    """The type of a column that has values of both."""
+    return "number" if {known, seen} == {"integer", "number"} else "json"
 
 
 class JsonTable:
@@ -75,7 +87,7 @@ class JsonTable:
         name: The table's name.
         key: Names of the fields that identify a row.
         columns: Those that are known already, or declared.
-        fixed: Whether these are all: other fields are left out then, and kinds do not change.
+        fixed: Whether these are all: other fields are left out then, and types do not change.
 
     Attributes:
         schema: The present version of the table's shape.
@@ -93,22 +105,21 @@ class JsonTable:
     ) -> None:
         self._source, self._namespace, self._name = source, schema, name
         self._key, self._fixed = tuple(key), fixed
-        self._kinds = {column.name: column.json for column in columns}
+        self._types = {column.name: column.type for column in columns}
         self.schema = self._shape()
 
     def learn(self, row: Row) -> bool:
         """Take a row's columns in; returns whether that has made another version of the shape."""
         if self._fixed:
             return False
-        kinds, changed = self._kinds, False
+        types, changed = self._types, False
         for name, value in row.items():
-            if value is None:
+            known, seen = types.get(name), type_of(value)
+            if seen is None or known in (seen, "json"):
                 continue
-            known, kind = kinds.get(name), kind_of(value)
-            if known == kind or known == "json" or kind is None:
-                continue
-            kinds[name] = kind if known is None else "json"
-            changed = True
+            wider = seen if known is None else _wider(known, seen)
+            if wider != known:
+                types[name], changed = wider, True
         if changed:
             self.schema = self._shape()
         return changed
@@ -116,22 +127,22 @@ class JsonTable:
     def render(self, row: Row) -> bytes:
         """A row as JSON: every column in its order. The row's columns must have been learned."""
         get = row.get
-        return _encode({name: get(name) for name in self._kinds})
+        return _encode({name: get(name) for name in self._types})
 
     def key_of(self, row: Row) -> str | None:
         """The key as `Change.key` wants it; None where a part is missing, null or no scalar."""
         parts = {}
         for name in self.schema.key:
             value = row.get(name)
-            if kind_of(value) in (None, "json"):
+            if type_of(value) in (None, "json"):
                 return None
             parts[name] = value
         return key_text(parts) if parts else None
 
     def _shape(self) -> TableSchema:
-        columns = tuple(Column(name, kind, kind) for name, kind in self._kinds.items())
+        columns = tuple(column(name, type_) for name, type_ in self._types.items())
         known = set(self._key)
-        key = tuple(column.name for column in columns if column.name in known)
+        key = tuple(each.name for each in columns if each.name in known)
         return TableSchema(self._source, self._namespace, self._name, columns, key, DIALECT)
 
 
@@ -154,7 +165,7 @@ class Envelopes:
     def __init__(self, connector: str, source: str, schema: str, table: str) -> None:
         head = {"version": product_version(), "connector": connector, "name": source}
         self._head = _encode(head)[:-1] + b',"ts_ms":'
-        place = _encode({"snapshot": "false", "db": schema, "table": table})
+        place = _encode({"snapshot": "false", "schema": schema, "table": table})
         self._place = b"," + place[1:-1]
 
     def envelope(

@@ -33,14 +33,25 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 
-def connector(nats: NatsSpec, source: SourceConfig, accept: Collection[str]) -> Source:
+def connector(
+    nats: NatsSpec,
+    source: SourceConfig,
+    accept: Collection[str],
+    past: Checkpoint | None = None,
+) -> Source:
     """The connector of a source, for which the losses in `accept` are accepted.
+
+    Args:
+        nats: Where its stream is.
+        source: Its configuration.
+        accept: Tokens that errors named.
+        past: As in `SourceContext`.
 
     Raises:
         ConfigError: Its settings are not well-formed; its server is not asked yet.
     """
     context = SourceContext(
-        stopping, ObjectState(nats, source.name), JetStreamInbox(nats, source.name)
+        stopping, ObjectState(nats, source.name), JetStreamInbox(nats, source.name), past
     )
     with placing(f"sources.{source.name}", type(source.spec).model_fields):
         return registry.source(source.type, source.name, source.spec, accept, context)

@@ -22,7 +22,7 @@ from connectors.subjects import DEAD
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_DEFAULT_SCHEMAS = {"postgresql": "public"}
+_DEFAULT_SCHEMAS = {"json": "public", "postgresql": "public"}
 _MESSAGES = "messages"
 # What stands in a topic for an event that could not be told to belong anywhere.
 _UNKNOWN = "unknown"

@@ -16,7 +16,7 @@ import jmespath
 import msgspec
 from jmespath.exceptions import JMESPathError
 
-from connectors.json_rows import decode, encode, kind_of
+from connectors.json_rows import decode, encode, type_of
 from connectors.webhook.source_spec import OpSpec, TableSpec
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ class RequestMapping:
         if key:
             row = {**{name: key[name] for name in key if name not in row}, **row, **key}
         for name in self.key:
-            if kind_of(row.get(name)) in (None, "json"):
+            if type_of(row.get(name)) in (None, "json"):
                 raise UnmappableError(
                     "webhook.no_key", f"the key's {name} is missing, or no scalar"
                 )

@@ -10,8 +10,8 @@ from base64 import b64encode
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Change, Column, Failure
-from connectors.json_rows import Envelopes, JsonTable, encode
+from connectors.contracts import Change, Failure
+from connectors.json_rows import Envelopes, JsonTable, column, encode
 from connectors.webhook.mapping import RequestMapping, UnmappableError
 from connectors.webhook.source_spec import TableSpec
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from connectors.webhook.source_spec import SourceSpec
 
 _CONNECTOR = "webhook"
+# So that a table's topic is `db.<table>`.
+_SCHEMA = "public"
 # Where a request lies that names no table, and of which nothing can be made.
 _NOWHERE = "unmapped"
 
@@ -31,7 +33,7 @@ class RequestChanges:
     Args:
         source: The source's name.
         spec: Its configuration.
-        columns: The columns that were found so far, by table and name: their kinds.
+        columns: The columns that were found so far, by table and name: their types.
 
     Attributes:
         grown: Whether more columns were found than `columns` told.
@@ -43,14 +45,14 @@ class RequestChanges:
         self._tables: dict[str, tuple[JsonTable, Envelopes]] = {}
         self._id_header = spec.dedupe.header if spec.dedupe else ""
         self.grown = False
-        for name, kinds in columns.items():
-            self._add(name, kinds)
+        for name, types in columns.items():
+            self._add(name, types)
 
     @property
     def columns(self) -> dict[str, dict[str, str]]:
         """What to give to the next one of the same source."""
         return {
-            name: {column.name: column.json for column in table.schema.columns}
+            name: {each.name: each.type for each in table.schema.columns}
             for name, (table, _) in self._tables.items()
         }
 
@@ -99,17 +101,17 @@ class RequestChanges:
             )
         return changes
 
-    def _add(self, name: str, kinds: dict[str, str] | None = None) -> tuple[JsonTable, Envelopes]:
+    def _add(self, name: str, types: dict[str, str] | None = None) -> tuple[JsonTable, Envelopes]:
         declared = self._spec.columns
         table = JsonTable(
             self._source,
-            self._source,
+            _SCHEMA,
             name,
             self._mapping.key,
-            [Column(each, kind, kind) for each, kind in (declared or kinds or {}).items()],
+            [column(each, type_) for each, type_ in (declared or types or {}).items()],
             fixed=bool(declared),
         )
-        made = (table, Envelopes(_CONNECTOR, self._source, self._source, name))
+        made = (table, Envelopes(_CONNECTOR, self._source, _SCHEMA, name))
         self._tables[name] = made
         return made
 

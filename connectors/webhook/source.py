@@ -48,7 +48,8 @@ class WebhookSource:
             generation = known.generation + anew if known else 0
             columns = {} if spec.columns else stored_columns(context.state)
             changes = RequestChanges(self._name, spec, columns)
-            endpoint = self.serve() if spec.serve else None
+            serves = spec.serve and context.past is None
+            endpoint = self.serve() if serves else None
             return WebhookReader(
                 self._name,
                 inbox,

@@ -36,7 +36,7 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):(\d{1,5})")
 _NEVER_KEPT = {"authorization", "cookie", "proxy-authorization", "stripe-signature",
                "webhook-signature", "x-hub-signature", "x-hub-signature-256"}  # fmt: skip
-_Kind = Literal["number", "boolean", "string", "json"]
+_Type = Literal["integer", "number", "boolean", "string", "json"]
 
 
 def _expression(text: str) -> str:
@@ -210,7 +210,7 @@ class SourceSpec(_Spec):
     )
     max_backlog: Size = Field(default=0, description="bytes in the inbox; 0: any number")
     map: MapSpec = MapSpec()
-    columns: dict[str, _Kind] = Field(
+    columns: dict[str, _Type] = Field(
         default={}, description="of every table; none: they are found in the records"
     )
 

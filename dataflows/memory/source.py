@@ -97,7 +97,7 @@ class RememberedPartition(CapturePartition):
             return None
         try:
             # A loss that the owner has accepted is still one to the memory.
-            reader = connector(self._nats, self._config, ()).open(memory.checkpoint)
+            reader = connector(self._nats, self._config, (), goal).open(memory.checkpoint)
         except GapError as error:
             self._forget(claim, f"the log behind it is gone: {error}")
             return self._source.open(checkpoint)

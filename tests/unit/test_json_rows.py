@@ -18,7 +18,7 @@ def table(*columns: Column, fixed: bool = False) -> JsonTable:
 
 
 def kinds(of: JsonTable) -> dict[str, str]:
-    return {column.name: column.json for column in of.schema.columns}
+    return {column.name: column.type for column in of.schema.columns}
 
 
 def test_columns_are_the_union_of_what_was_seen_and_stay() -> None:
@@ -26,7 +26,7 @@ def test_columns_are_the_union_of_what_was_seen_and_stay() -> None:
     assert users.learn({"id": 1, "name": "Ada", "gone": None})
     assert not users.learn({"id": 2})
     assert users.learn({"id": 3, "tags": ["a"], "active": True})
-    assert kinds(users) == {"id": "number", "name": "string", "tags": "json", "active": "boolean"}
+    assert kinds(users) == {"id": "integer", "name": "string", "tags": "json", "active": "boolean"}
     assert users.render({"id": 4, "more": 1}) == (b'{"id":4,"name":null,"tags":null,"active":null}')
     assert users.schema.key == ("id",)
     assert users.schema.dialect == "json"
@@ -40,6 +40,16 @@ def test_a_column_of_several_kinds_is_json() -> None:
     assert kinds(users)["size"] == "json"
     assert users.schema.hash != first
     assert not users.learn({"id": 1, "size": False})
+
+
+def test_whole_numbers_become_numbers_when_others_come() -> None:
+    users = table()
+    users.learn({"id": 1, "size": 1, "large": 2**70})
+    assert kinds(users) == {"id": "integer", "size": "integer", "large": "number"}
+    assert users.learn({"id": 1, "size": 1.5})
+    assert not users.learn({"id": 1, "size": 2, "large": 3})
+    assert kinds(users)["size"] == "number"
+    assert {column.json for column in users.schema.columns} == {"number"}
 
 
 def test_declared_columns_are_all_there_are() -> None:
@@ -94,7 +104,7 @@ def test_an_envelope_is_debeziums() -> None:
         "after": {"id": 1},
         "source": {
             "connector": "webhook", "name": "hooks", "ts_ms": 5, "snapshot": "false",
-            "db": "hooks", "table": "users", "n": 1,
+            "schema": "hooks", "table": "users", "n": 1,
         },
         "op": "u",
         "ts_ms": 6,

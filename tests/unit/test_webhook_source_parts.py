@@ -55,7 +55,7 @@ def arrived(body: bytes, sequence: int = 7, headers: dict[str, str] | None = Non
         ({"map": {"op": {"expression": "body.type", "values": {"x": "r"}}}}, "'c', 'u', 'd'"),
         ({"headers": ["Authorization"]}, "never stored"),
         ({"columns": {"name": "string"}}, "belongs to the key"),
-        ({"columns": {"id": "integer"}}, "'number', 'boolean'"),
+        ({"columns": {"id": "int"}}, "'integer', 'number'"),
         ({"max_connections": 0}, "greater than or equal to 1"),
         ({"unknown": 1}, "Extra inputs"),
     ],
@@ -155,7 +155,7 @@ def test_a_request_is_a_transaction_of_its_rows() -> None:
     assert [change.last for change in changes] == [False, True]
     assert {change.transaction for change in changes} == {"255"}
     assert made.grown
-    assert made.columns == {"events": {"id": "number", "x": "string"}}
+    assert made.columns == {"events": {"id": "integer", "x": "string"}}
     envelope = msgspec.json.decode(changes[1].envelope)
     assert envelope["after"] == {"id": 2, "x": "y"}
     assert envelope["source"]["ts_ms"] == 1767323045678
