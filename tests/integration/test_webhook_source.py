@@ -396,3 +396,44 @@ def test_the_inbox_that_vanishes_under_a_reader_is_a_gap(site: Site) -> None:
         assert send(endpoint.port)[0] == 503
         with pytest.raises(GapError, match="deleted"):
             until(reader.read)
+
+
+def test_an_id_is_known_after_a_restart_of_the_server_though_its_request_was_captured(
+    nats_factory: NatsFactory,
+) -> None:
+    server = nats_factory()
+    site = Site(server, dedupe={"header": "x-id", "window": "1m"})
+    endpoint = site.serve()
+    send(endpoint.port, b'{"id":1}', {"x-id": "one"})
+    with closing(site.source().open(None)) as reader:
+        chunks = []
+
+        def begun() -> bool:
+            if (chunk := reader.read()) is not None:
+                chunks.append(chunk)
+            return len(chunks) > 1
+
+        until(begun)
+        reader.confirm(chunks[-1].checkpoint)
+        again = site.serve()  # it has not seen the request
+        server.kill()
+        server.start()
+        until(lambda: send(again.port, b'{"id":1}', {"x-id": "one"})[0] == 202)
+        assert send(again.port, b'{"id":2}', {"x-id": "two"})[0] == 202
+        assert site.stored() == [{"id": 1}, {"id": 2}]
+        chunks = []
+        until(lambda: begun() or bool(chunks))
+    assert [change.key for change in chunks[0].changes] == ['{"id":2}']
+    site.close()
+
+
+def test_what_proves_who_sent_a_request_is_never_stored(site: Site) -> None:
+    endpoint = site.serve(headers=["x-kind"])
+    sent = {"x-kind": "order", "cookie": "c00kie", "content-type": "application/json"}
+    assert send(endpoint.port, headers=sent)[0] == 202
+    with connect(site.nats) as connection:
+        message = api.message(connection, f"CDCIN_{site.name}", 1)
+    assert message is not None
+    assert b'{"content-type":"application/json","x-kind":"order"}' in message.hdrs
+    assert b"right" not in message.hdrs
+    assert b"c00kie" not in message.hdrs
