@@ -23,6 +23,7 @@ class Settings:
         webhook_requests: How many changes of the backlog go out one by one.
         webhook_changes: How many go out in lists.
         rest_records: Records of the list that is polled.
+        ingest_requests: How many requests a webhook source is sent.
         rate: Changes per second of the paced writer.
         warmup_seconds: How long the paced writer runs before a latency counts.
         window_seconds: How long one latency run lasts.
@@ -42,6 +43,7 @@ class Settings:
     webhook_requests: int
     webhook_changes: int
     rest_records: int
+    ingest_requests: int
     rate: int
     warmup_seconds: float
     window_seconds: float
@@ -62,6 +64,7 @@ FULL = Settings(
     webhook_requests=100_000,
     webhook_changes=500_000,
     rest_records=100_000,
+    ingest_requests=60_000,
     rate=1000,
     warmup_seconds=5,
     window_seconds=60,
@@ -82,6 +85,7 @@ QUICK = Settings(
     webhook_requests=20_000,
     webhook_changes=80_000,
     rest_records=20_000,
+    ingest_requests=15_000,
     rate=1000,
     warmup_seconds=2,
     window_seconds=5,

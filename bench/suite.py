@@ -11,6 +11,7 @@ from bench import (
     debezium,
     deliver,
     elasticsearch,
+    ingest,
     latency,
     pipelines,
     recvlogical,
@@ -32,6 +33,7 @@ BENCHMARKS = (
     "deliver",
     "elasticsearch",
     "webhook",
+    "ingest",
     "latency",
     "debezium-noop",
     "debezium-publish",
@@ -40,7 +42,7 @@ BENCHMARKS = (
     "rest",
 )
 # They need no backlog in PostgreSQL.
-_ON_THEIR_OWN = ("latency", "mysql", "mariadb", "rest")
+_ON_THEIR_OWN = ("ingest", "latency", "mysql", "mariadb", "rest")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -107,11 +109,12 @@ class Suite:
                 self._tell(f"{name}: {shown}")
                 yield figures
             return
-        if name == "rest":
+        alone = {"ingest": ingest.run, "rest": rest.run}
+        if name in alone:
             for number in range(1, self._settings.runs + 1):
-                figures = rest.run(self._fleet, self._settings, number)
+                figures = alone[name](self._fleet, self._settings, number)
                 shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
-                self._tell(f"rest {number}/{self._settings.runs}: {shown}")
+                self._tell(f"{name} {number}/{self._settings.runs}: {shown}")
                 yield figures
             return
         assert filled is not None  # noqa: S101 - loaded for all that need it

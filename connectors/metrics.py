@@ -20,3 +20,6 @@ step_errors = Counter(
     "Changes on which a filter or a transform could not work",
     ("pipeline", "code"),
 )
+requests = Counter(
+    "waxtap_requests", "Requests that a webhook source has answered", ("source", "status")
+)

@@ -33,6 +33,9 @@ _SOURCES = {
         "connectors.postgres.spec:SourceSpec", "connectors.postgres.source:PostgresSource"
     ),
     "rest": _Entry("connectors.rest.spec:RestSourceSpec", "connectors.rest.source:RestSource"),
+    "webhook": _Entry(
+        "connectors.webhook.source_spec:SourceSpec", "connectors.webhook.source:WebhookSource"
+    ),
 }
 _SINKS = {
     "elasticsearch": _Entry(

@@ -11,6 +11,7 @@ from typing_extensions import override
 from connectors import registry
 from connectors.contracts import Chunk, SourceContext
 from connectors.errors import RetryableError
+from connectors.jetstream.inbox import JetStreamInbox
 from connectors.jetstream.source_state import ObjectState
 from connectors.jetstream.stream import open_stream
 from dataflows.configuration.places import placing
@@ -49,7 +50,9 @@ def connector(
     Raises:
         ConfigError: Its settings are not well-formed; its server is not asked yet.
     """
-    context = SourceContext(stopping, ObjectState(nats, source.name), past)
+    context = SourceContext(
+        stopping, ObjectState(nats, source.name), JetStreamInbox(nats, source.name), past
+    )
     with placing(f"sources.{source.name}", type(source.spec).model_fields):
         return registry.source(source.type, source.name, source.spec, accept, context)
 

@@ -22,6 +22,7 @@ MESSAGE_NOT_FOUND = 10037
 CONSUMER_NOT_FOUND = 10014
 MESSAGE_DELETED = 10057
 STREAM_NAME_IN_USE = 10058
+DUPLICATE_IN_BATCH = 10201
 
 _UNAVAILABLE = 500
 # So many requests are under way at once; the answers may be as large as messages.
@@ -71,12 +72,13 @@ class StreamInfo(msgspec.Struct, frozen=True):
 
 
 class StoredMessage(msgspec.Struct, frozen=True):
-    """A message as `STREAM.MSG.GET` gives it; `hdrs` is the header block."""
+    """A message as `STREAM.MSG.GET` gives it; `hdrs` is the header block, `time` RFC 3339."""
 
     subject: str
     seq: int
     hdrs: bytes = b""
     data: bytes = b""
+    time: str = ""
 
 
 class PubAck(msgspec.Struct, frozen=True):
@@ -87,6 +89,7 @@ class PubAck(msgspec.Struct, frozen=True):
     seq: int = 0
     batch: str = ""
     count: int = 0
+    duplicate: bool = False
 
 
 class _Got(msgspec.Struct, frozen=True):
@@ -243,6 +246,17 @@ def messages(
         got.message if got else None
         for got in _calls(connection, f"STREAM.MSG.GET.{stream}", bodies, _Got, {MESSAGE_NOT_FOUND})
     ]
+
+
+def delete_stream(connection: Connection, stream: str) -> bool:
+    """Delete a stream with what it holds; False where there is none."""
+    try:
+        call(connection, f"STREAM.DELETE.{stream}", None, _Failure)
+    except ApiError as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def purge(connection: Connection, stream: str, subjects: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from connectors.jetstream.stored import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import Any, TypeVar
 
@@ -229,6 +230,36 @@ class Connection:
                 )
         return [Reply(header, data) for _, _, header, data in answers]
 
+    def exchange(
+        self, encode: Callable[[Sequence[str]], bytes], answers: int, timeout: float
+    ) -> Future[list[Reply]]:
+        """Send frames of one's own and let the answers come; does not wait.
+
+        Args:
+            encode: Makes the frames, which name each of the reply subjects that it is given.
+            answers: How many reply subjects.
+            timeout: Seconds until the answers no longer count.
+
+        Returns:
+            The answers in the order of their subjects, or TimeoutError: any of them, or none, may
+            have been received.
+        """
+
+        async def ask() -> list[Reply]:
+            if not self._client.is_connected:
+                raise TimeoutError("no connection")
+            replies = [self._expect() for _ in range(answers)]
+            try:
+                self._client.send(encode([reply for reply, _ in replies]))
+                async with asyncio.timeout(timeout):
+                    found = await asyncio.gather(*(future for _, future in replies))
+            finally:
+                for reply, _ in replies:
+                    del self._waiting[reply]
+            return [Reply(header, data) for _, _, header, data in found]
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop)
+
     def run(self, work: Callable[[StreamClient], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine of nats-py's client in the I/O thread and wait for its result.
 
@@ -330,13 +361,10 @@ class Connection:
     async def _request(
         self, subject: str, payload: bytes, headers: str, timeout: float
     ) -> Incoming:
-        self._requests += 1
-        reply = f"{self._inbox}.{self._requests}"
         head = f"NATS/1.0\r\n{headers}\r\n".encode() if headers else b""
         sizes = f"{len(head)} {len(head) + len(payload)}" if headers else str(len(payload))
         verb = "HPUB" if headers else "PUB"
-        future: asyncio.Future[Incoming] = self._loop.create_future()
-        self._waiting[reply] = future
+        reply, future = self._expect()
         try:
             self._client.send(
                 f"{verb} {subject} {reply} {sizes}\r\n".encode() + head + payload + b"\r\n"
@@ -345,6 +373,14 @@ class Connection:
                 return await future
         finally:
             del self._waiting[reply]
+
+    def _expect(self) -> tuple[str, asyncio.Future[Incoming]]:
+        """A fresh reply subject, and what will be the answer; its owner removes it."""
+        self._requests += 1
+        reply = f"{self._inbox}.{self._requests}"
+        future: asyncio.Future[Incoming] = self._loop.create_future()
+        self._waiting[reply] = future
+        return reply, future
 
     def _answered(self, message: Incoming) -> None:
         future = self._waiting.get(message[0].decode())

@@ -31,15 +31,28 @@ def nanoseconds(duration: timedelta) -> int:
 
 
 def ensure_stream(
-    connection: Connection, spec: StreamSpec, stream: str, subjects: str
+    connection: Connection,
+    spec: StreamSpec,
+    stream: str,
+    subjects: str,
+    window: timedelta | None = None,
 ) -> api.StreamInfo:
     """Make a source's stream, or bring an existing one's limits in line with `spec`.
+
+    Args:
+        connection: Where to.
+        spec: How it is laid out.
+        stream: Its name.
+        subjects: What it holds.
+        window: For how long message ids are remembered; None: as shortly as possible.
 
     Raises:
         ConfigError: A stream of that name is not ours, or cannot be brought in line.
         RetryableError: NATS does not answer.
     """
     wanted = _limits(spec)
+    if window is not None:
+        wanted["duplicate_window"] = max(nanoseconds(window), _DUPLICATE_WINDOW)
     info = api.stream_info(connection, stream)
     try:
         if info is None:
@@ -57,7 +70,7 @@ def ensure_stream(
         _check_ours(info, spec, stream, subjects)
         changes = {name: value for name, value in wanted.items() if info.config.get(name) != value}
         if changes:
-            changes["duplicate_window"] = _duplicate_window(spec)
+            changes["duplicate_window"] = wanted.get("duplicate_window", _duplicate_window(spec))
             info = api.update_stream(connection, info.config | changes)
             log.info("stream updated", stream=stream, **changes)
     except api.ApiError as error:

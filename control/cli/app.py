@@ -24,6 +24,7 @@ app = App(name="waxtap", help="Change data capture on Bytewax and NATS JetStream
 app.register_install_completion_command()
 app.command("control.cli.try_pipeline:try_pipeline", name="try")
 app.command("control.cli.dead_letters:app", name="dlq")
+app.command("control.cli.ingest:ingest", name="ingest")
 
 
 def main() -> None:

@@ -8,13 +8,16 @@ import pytest
 
 from control.servers.mariadb import MariadbServer
 from control.servers.mysql import MysqlServer
+from control.servers.nats import NatsServer, find_nats_server
 from tests.contract.elasticsearch_sink import ElasticsearchSinkAdapter
 from tests.contract.mysql_source import MariadbSourceAdapter, MysqlSourceAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
 from tests.contract.rest_source import RestSourceAdapter
 from tests.contract.webhook_sink import WebhookSinkAdapter
+from tests.contract.webhook_source import WebhookSourceAdapter
 from tests.servers.binlog import FAST
+from tests.servers.require import obtain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +29,17 @@ if TYPE_CHECKING:
 
 # type of the connector: its adapter, and the fixture of the server that the adapter takes
 SOURCES: dict[
-    str, tuple[type[MysqlSourceAdapter | PostgresSourceAdapter | RestSourceAdapter], str]
+    str,
+    tuple[
+        type[MysqlSourceAdapter | PostgresSourceAdapter | RestSourceAdapter | WebhookSourceAdapter],
+        str,
+    ],
 ] = {
     "mariadb": (MariadbSourceAdapter, "mortal_mariadb"),
     "mysql": (MysqlSourceAdapter, "mortal_mysql"),
     "postgres": (PostgresSourceAdapter, "mortal_postgres"),
     "rest": (RestSourceAdapter, "no_server"),
+    "webhook": (WebhookSourceAdapter, "mortal_nats"),
 }
 SINKS = {
     "elasticsearch": (ElasticsearchSinkAdapter, "mortal_elasticsearch"),
@@ -71,6 +79,13 @@ def mortal_mariadb(
 ) -> Iterator[MariadbServer]:
     """As `mortal_mysql`."""
     with MariadbServer(FAST, programs=mariadb_programs, template=mariadb_template) as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def mortal_nats() -> Iterator[NatsServer]:
+    """As `mortal_mysql`."""
+    with NatsServer(program=obtain("nats", find_nats_server)) as server:
         yield server
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from connectors.contracts import Claim, SinkContext, SourceContext
 from connectors.errors import FencedError, GapError
+from connectors.jetstream.inbox import JetStreamInbox
+from connectors.jetstream.spec import NatsSpec
 from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from connectors.contracts import Checkpoint, OffsetStore, Share, StateStore
+    from connectors.contracts import Checkpoint, Inbox, OffsetStore, Share, StateStore
 
 
 @dataclass
@@ -88,7 +90,12 @@ class MemoryState:
 def source_context(
     stop: threading.Event | None = None,
     state: StateStore | None = None,
+    inbox: Inbox | None = None,
     past: Checkpoint | None = None,
 ) -> SourceContext:
-    """A context whose state is kept in memory unless another store is given."""
-    return SourceContext(stop or threading.Event(), state or MemoryState(), past)
+    """A context whose state is kept in memory unless another store is given.
+
+    Where no inbox is given, there is no NATS server for one.
+    """
+    nowhere = JetStreamInbox(NatsSpec(url=("nats://127.0.0.1:1",)), "nowhere")
+    return SourceContext(stop or threading.Event(), state or MemoryState(), inbox or nowhere, past)

@@ -66,6 +66,15 @@ def test_the_example_of_rest_is_valid() -> None:
     assert config.sources["crm"].type == "rest"
 
 
+def test_the_examples_of_a_webhook_source_are_valid() -> None:
+    config = load(_ROOT / "examples" / "webhook-source.yaml", _ENVIRONMENT)
+    assert config.sources["billing"].type == "webhook"
+    text = (_ROOT / "docs" / "webhook-source.md").read_text(encoding="utf-8")
+    first, *_ = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    tree = {"nats": {}, **yaml.safe_load(first)}
+    assert parse(tree, {"STRIPE_SECRET": "whsec_x"}).sources["billing"].type == "webhook"
+
+
 @pytest.mark.parametrize("document", ["README.md"])
 def test_the_documents_examples_are_valid(document: str, tmp_path: Path) -> None:
     text = (_ROOT / document).read_text(encoding="utf-8")
