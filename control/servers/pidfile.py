@@ -78,12 +78,23 @@ def descendants(pid: int) -> list[ProcessIdentity]:
     found: list[ProcessIdentity] = []
     queue = [pid]
     while queue:
-        parent = queue.pop(0)
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                children = [int(child) for child in task.read_text().split()]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            found += [known for child in children if (known := ProcessIdentity.of(child))]
-            queue += children
+        children = _children(queue.pop(0))
+        found += [known for child in children if (known := ProcessIdentity.of(child))]
+        queue += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that a process has started; it may end meanwhile, and so may its threads."""
+    found: list[int] = []
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    for task in tasks:
+        try:
+            text = (task / "children").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [int(child) for child in text.split()]
     return found

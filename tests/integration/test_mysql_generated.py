@@ -160,3 +160,24 @@ def test_the_log_says_what_the_server_shows(binlog_kind: Kind) -> None:
                     expected = None if value is None else column.told(value)
                     assert row[f"c{index}"] == expected, (column.ddl, value)
     assert shown == len(last)
+
+
+def test_a_number_behind_a_column_of_any_type_keeps_its_sign(binlog_kind: Kind) -> None:
+    log = Log(binlog_kind.type, binlog_kind.server)
+    further = ["float", "json", "text", "point", "date", "time", "timestamp null", "bit(1)"]
+    listed = [
+        f"c{index} {ddl}, s{index} bigint, u{index} bigint unsigned"
+        for index, ddl in enumerate([*(column.ddl for column in TYPES), *further])
+    ]
+    signs = {f"s{index}": -1 - index for index in range(len(listed))}
+    large = {f"u{index}": 2**64 - 1 - index for index in range(len(listed))}
+    numbers = signs | large
+    with connect(log.server, log.name) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE signs (id int PRIMARY KEY, {', '.join(listed)})")
+        cursor.execute(
+            f"INSERT INTO signs (id, {', '.join(numbers)})"
+            f" VALUES (1, {', '.join(map(str, numbers.values()))})"
+        )
+    [change] = log.changes()
+    row = after(change)
+    assert {name: row[name] for name in numbers} == numbers
