@@ -15,7 +15,7 @@ ARGS ?=
 KEEP ?=
 SOURCE ?=
 
-.PHONY: help setup demo test test-fast lint format types chaos bench bench-quick lock dist clean
+.PHONY: help setup demo test test-fast lint format gen-proto types chaos bench bench-quick lock dist clean
 
 help: ## this text
 	@echo "make TARGET, with Python 3.11 or 3.12 and nothing else prepared:"
@@ -44,6 +44,10 @@ lint: $(READY) ## style, and who may import whom
 format: $(READY) ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gen-proto: $(READY) ## write control/pb anew from proto/, and check its style
+	$(BIN)/buf lint proto
+	proto/generate.sh
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy
