@@ -39,12 +39,12 @@ from dataflows.dead_letters import DeadLetterWriter
 from dataflows.gathering import Gathering
 from dataflows.letters.answering import Answering
 from dataflows.pacing import Backoff, Pace
-from dataflows.pipeline import reprocess, sink_steps
+from dataflows.pipeline import reprocess_as_of_now, sink_steps
 from dataflows.reporting import remembering
 from dataflows.stopping import running, stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from bytewax.dataflow import Dataflow
@@ -59,8 +59,20 @@ log = structlog.get_logger()
 Item: TypeAlias = Batch | Asked
 
 
-def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
-    """Add the delivery into `sink` to a dataflow."""
+def add_delivery(
+    flow: Dataflow,
+    config: Config,
+    sink: SinkConfig,
+    present: Callable[[], Config] | None = None,
+) -> None:
+    """Add the delivery into `sink` to a dataflow.
+
+    Args:
+        flow: The dataflow.
+        config: The configuration.
+        sink: Where to.
+        present: The configuration as it is when dead letters are replayed; None: `config`.
+    """
     context = SinkContext(stopping, KvOffsets(config.nats))
     with placing(f"sinks.{sink.name}", type(sink.spec).model_fields):
         target = registry.sink(sink.type, sink.name, sink.spec, context)
@@ -69,7 +81,7 @@ def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     items = op.input(f"deliver_{sink.name}", flow, DeliverySource(config, sink, target))
     changed = op.map(f"transform_{sink.name}", items, partial(passing, steps))
     keyed = op.key_on(f"share_{sink.name}", changed, lambda item: item.claim.share.stream)
-    op.output(f"write_{sink.name}", keyed, TargetSink(config, sink, target))
+    op.output(f"write_{sink.name}", keyed, TargetSink(config, sink, target, present))
 
 
 def passing(steps: Steps, item: Item) -> Item:
@@ -229,8 +241,15 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
 class TargetSink(FixedPartitionedSink["Item", None]):
     """A sink: one partition for each share, each written by one writer."""
 
-    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sink: SinkConfig,
+        target: Sink,
+        present: Callable[[], Config] | None = None,
+    ) -> None:
         self._config, self._sink, self._target = config, sink, target
+        self._present = present or (lambda: config)
         self._streams = _streams(sink)
 
     @override
@@ -244,12 +263,15 @@ class TargetSink(FixedPartitionedSink["Item", None]):
     @override
     @remembering
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _TargetSinkPartition:
-        return _TargetSinkPartition(self._config, self._sink, self._target)
+        return _TargetSinkPartition(self._config, self._sink, self._target, self._present)
 
 
 class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
-    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+    def __init__(
+        self, config: Config, sink: SinkConfig, target: Sink, present: Callable[[], Config]
+    ) -> None:
         self._config, self._sink, self._target = config, sink, target
+        self._present = present
         self._writer: DeadLetterWriter | None = None
         self._asked = Answering(config.nats)
 
@@ -272,7 +294,7 @@ class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
             claim,
             DeadLetters(config.nats, config.dead_letters, claim, stopping),
             sink.options.on_refusal,
-            partial(reprocess, config, sink),
+            partial(reprocess_as_of_now, config, self._present, sink),
         )
 
     @override

@@ -21,7 +21,7 @@ from dataflows.configuration.places import placing
 from dataflows.routing import check_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,38}")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -79,8 +79,8 @@ class Config:
 
     Attributes:
         nats: The server, and how streams are laid out.
-        sources: By name.
-        sinks: By name.
+        sources: By name; only the one that runs, where one flow was asked for.
+        sinks: Likewise.
         topics: How topics are laid out, as far as that is configured.
         pipelines: By name, in the file's order.
         python_transforms: Patterns of the functions that transforms may call.
@@ -95,19 +95,31 @@ class Config:
     dead_letters: DeadLetterSpec = field(default_factory=DeadLetterSpec)
 
 
-def load(path: Path, environment: Mapping[str, str]) -> Config:
+def load(path: Path, environment: Mapping[str, str], flow: str = "") -> Config:
     """Read the configuration in `path`.
+
+    Args:
+        path: The file.
+        environment: Where `${VAR}` is looked up.
+        flow: The only flow that will run (`capture/<source>`, `deliver/<sink>`): settings of other
+            sources and sinks are not looked at, their secrets need not be there; empty: all.
 
     Raises:
         ConfigError: The file cannot be read, or says something that it may not; the message names
             the path of each wrong place.
     """
-    return parse(read(path), environment, str(path))
+    return parse(read(path), environment, str(path), flow)
 
 
-def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml") -> Config:
+def parse(
+    tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml", flow: str = ""
+) -> Config:
     """Check a document that YAML has read from the file `name`. Raises ConfigError as `load`."""
-    document = _mapping(references.resolve(tree, environment), name)
+    whole = _mapping(tree, name)
+    # The names of all of them, before secrets of other flows are asked for.
+    known = tuple(_mapping(whole.get("sources") or {}, "sources"))
+    check_flow(flow, known, _mapping(whole.get("sinks") or {}, "sinks"))
+    document = _mapping(references.resolve(_only(whole, flow), environment), name)
     for key in document:
         if key not in _SECTIONS:
             raise ConfigError(
@@ -125,7 +137,7 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
         )
     sources = _section(document, "sources")
     sinks = _section(document, "sinks")
-    if not sources:
+    if not known:
         raise ConfigError(
             "config.missing",
             "no source is configured",
@@ -135,13 +147,13 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
     return Config(
         nats=_validated(NatsSpec, document["nats"], "nats"),
         sources={name: _source(name, entry) for name, entry in sources.items()},
-        sinks={name: _sink(name, entry, tuple(sources)) for name, entry in sinks.items()},
+        sinks={name: _sink(name, entry, known) for name, entry in sinks.items()},
         topics={
             name: _topic(name, entry)
             for name, entry in _mapping(document.get("topics") or {}, "topics").items()
         },
         pipelines={
-            name: _pipeline(name, entry, tuple(sources))
+            name: _pipeline(name, entry, known)
             for name, entry in _section(document, "pipelines").items()
         },
         python_transforms=_validated(
@@ -149,6 +161,29 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
         ).root,
         dead_letters=_validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters"),
     )
+
+
+def check_flow(flow: str, sources: Iterable[str], sinks: Iterable[str]) -> None:
+    """Raise ConfigError unless `flow` is empty or the flow of one of these."""
+    flows = {f"capture/{name}" for name in sources} | {f"deliver/{name}" for name in sinks}
+    if flow and flow not in flows:
+        raise ConfigError(
+            "config.unknown_flow",
+            f"there is no flow {flow!r}",
+            where="WAXTAP_FLOW",
+            cure=f"known: {', '.join(sorted(flows))}",
+        )
+
+
+def _only(whole: dict[str, object], flow: str) -> dict[str, object]:
+    """A document without the sources and sinks of other flows."""
+    if not flow:
+        return whole
+    kept = dict(whole)
+    for section, kind in (("sources", "capture"), ("sinks", "deliver")):
+        entries = _mapping(whole.get(section) or {}, section)
+        kept[section] = {name: entry for name, entry in entries.items() if flow == f"{kind}/{name}"}
+    return kept
 
 
 def _topic(name: str, entry: object) -> TopicSpec:
