@@ -78,6 +78,12 @@ class Group:
                 with contextlib.suppress(ProcessLookupError):  # it went in this very moment
                     os.killpg(member.pid, number)
 
+    def let_go(self) -> None:
+        """They outlive this service: it waits for none of them."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.returncode = 0
+
     def last_error(self) -> str:
         """The last words of its log."""
         return logs.last_error(self._folder.log)

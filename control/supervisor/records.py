@@ -47,10 +47,12 @@ class Desired(msgspec.Struct, frozen=True):
     Attributes:
         paused: It is not to run.
         restarts: Grows by one with each restart that is asked for.
+        request: The id of the request that asked for the last restart, if it had one.
     """
 
     paused: bool = False
     restarts: int = 0
+    request: str = ""
 
 
 class State(StrEnum):

@@ -199,9 +199,23 @@ class Supervisor:
         """Ask for a paused flow to run again. Raises RetryableError."""
         self._ask(flow, lambda asked: msgspec.structs.replace(asked, paused=False))
 
-    def restart(self, flow: str) -> None:
-        """Ask for a flow to be stopped in order and started again. Raises RetryableError."""
-        self._ask(flow, lambda asked: msgspec.structs.replace(asked, restarts=asked.restarts + 1))
+    def restart(self, flow: str, request: str = "") -> None:
+        """Ask for a flow to be stopped in order and started again.
+
+        Args:
+            flow: Its name.
+            request: An id; the same one again asks for nothing more.
+
+        Raises:
+            RetryableError: NATS does not answer.
+        """
+
+        def once_more(asked: Desired) -> Desired:
+            if request and asked.request == request:
+                return asked
+            return msgspec.structs.replace(asked, restarts=asked.restarts + 1, request=request)
+
+        self._ask(flow, once_more)
 
     async def stopped(self, flow: str) -> None:
         """Return once no process of a paused or deleted flow runs, at whichever service.
@@ -334,6 +348,8 @@ class Supervisor:
             self._fleet.end()
             self._step(now)
             time.sleep(_ENDING_TICK)
+        for group in self._fleet.running.values():
+            group.let_go()
         if shared is None:
             return
         try:
