@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from control.servers.process import tail
@@ -39,6 +40,33 @@ def last_error(log: Path) -> str:
         if told := _error(line):
             return told[:_LONGEST]
     return lines[-1].strip()[:_LONGEST] if lines else ""
+
+
+def last_trouble(log: Path, since: float) -> str:
+    """The last warning that a log tells of, with its reason; empty without any.
+
+    Args:
+        log: The log.
+        since: Earlier ones do not count (seconds since 1970).
+    """
+    for line in reversed(tail(log).splitlines()):
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(fields, dict) and fields.get("level") == "warning":
+            if _time(fields.get("timestamp")) < since:
+                return ""
+            reason = str(fields.get("reason") or "")
+            return f"{fields.get('event', '')}{reason and f': {reason}'}"[:_LONGEST]
+    return ""
+
+
+def _time(text: object) -> float:
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _error(line: str) -> str:

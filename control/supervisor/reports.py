@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from control.supervisor.bucket import FlowBucket
     from control.supervisor.flow import SupervisedFlow
-    from control.supervisor.records import Condition
+    from control.supervisor.records import Condition, State
     from control.supervisor.rendering import Rendered
 
 # What is not about a flow's processes is written at most so often.
@@ -28,14 +28,14 @@ class Reports:
     Args:
         bucket: Where they are written.
         service: The id of this service.
-        conditions: What holds of a flow.
+        conditions: What holds of a flow, by its name, its state and what the configuration wants.
     """
 
     def __init__(
         self,
         bucket: FlowBucket,
         service: str,
-        conditions: Callable[[str], tuple[Condition, ...]],
+        conditions: Callable[[str, State, Rendered | None], tuple[Condition, ...]],
     ) -> None:
         self._bucket, self._service, self._conditions = bucket, service, conditions
         self._written: dict[str, tuple[FlowStatus, float]] = {}
@@ -78,5 +78,5 @@ class Reports:
             restarts=flow.restarts,
             started=group.run.started if group else 0.0,
             last_error=flow.last_error,
-            conditions=self._conditions(flow.name),
+            conditions=self._conditions(flow.name, flow.state, rendered),
         )

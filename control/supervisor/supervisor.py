@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from connectors.jetstream.spec import NatsSpec
     from control.supervisor.group import Group, Launcher
     from control.supervisor.host import StateFolder
-    from control.supervisor.records import Condition, Desired
+    from control.supervisor.records import Condition, Desired, State
     from control.supervisor.rendering import Rendered
 
 log = structlog.get_logger()
@@ -82,7 +82,9 @@ class Observer(Protocol):
         """From now on these run."""
         ...
 
-    def conditions(self, flow: str) -> tuple[Condition, ...]:
+    def conditions(
+        self, flow: str, state: State, rendered: Rendered | None
+    ) -> tuple[Condition, ...]:
         """What holds of a flow."""
         ...
 
@@ -305,7 +307,7 @@ class Supervisor:
             bucket.close()
             raise
         board, observer = Board(bucket), self._observer
-        conditions = observer.conditions if observer else lambda _flow: ()
+        conditions = observer.conditions if observer else lambda _flow, _state, _rendered: ()
         membership = Membership(bucket, board, self._me)
         return _Shared(bucket, board, membership, Reports(bucket, self._me.id, conditions))
 
