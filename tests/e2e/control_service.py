@@ -16,8 +16,10 @@ from pathlib import Path
 import yaml
 
 from connectors.jetstream.spec import NatsSpec
+from control.metrics.exposition import FlowCollector, MetricsServer
 from control.supervisor.group import Launcher
 from control.supervisor.host import StateFolder
+from control.supervisor.observer import FlowObserver
 from control.supervisor.supervisor import Settings, Supervisor
 from dataflows import reporting
 
@@ -52,15 +54,20 @@ class FileSpecSource:
 def main(state: str, url: str, config: str) -> None:
     reporting.configure(os.environ)
     nats = {"url": url}
-    settings = Settings(
-        NatsSpec.model_validate(nats), Launcher(nats, os.environ), StateFolder(Path(state))
-    )
-    supervisor = Supervisor(settings, FileSpecSource(Path(config)))
+    folder = StateFolder(Path(state))
+    settings = Settings(NatsSpec.model_validate(nats), Launcher(nats, os.environ), folder)
+    observer = FlowObserver(folder.flows)
+    supervisor = Supervisor(settings, FileSpecSource(Path(config)), observer)
     asked = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    metrics = MetricsServer(FlowCollector(supervisor, settings.nats), "127.0.0.1", 0)
+    (folder.path / "metrics-port").write_text(str(metrics.port))
+    observer.start()
     supervisor.start()
     asked.wait()
     supervisor.stop()
+    observer.stop()
+    metrics.stop()
 
 
 if __name__ == "__main__":
