@@ -21,7 +21,7 @@ from dataflows.configuration.places import placing
 from dataflows.routing import check_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,38}")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -119,15 +119,7 @@ def parse(
     # The names of all of them, before secrets of other flows are asked for.
     known = tuple(_mapping(whole.get("sources") or {}, "sources"))
     check_flow(flow, known, _mapping(whole.get("sinks") or {}, "sinks"))
-    document = _mapping(references.resolve(_only(whole, flow), environment), name)
-    for key in document:
-        if key not in _SECTIONS:
-            raise ConfigError(
-                "config.unknown_key",
-                "unknown key",
-                where=key,
-                cure=f"known: {', '.join(_SECTIONS)}",
-            )
+    document = _document(references.resolve(_only(whole, flow), environment), name)
     if "nats" not in document:
         raise ConfigError(
             "config.missing",
@@ -148,19 +140,98 @@ def parse(
         nats=_validated(NatsSpec, document["nats"], "nats"),
         sources={name: _source(name, entry) for name, entry in sources.items()},
         sinks={name: _sink(name, entry, known) for name, entry in sinks.items()},
-        topics={
-            name: _topic(name, entry)
-            for name, entry in _mapping(document.get("topics") or {}, "topics").items()
-        },
+        topics={name: _topic(name, entry) for name, entry in _topics(document).items()},
         pipelines={
             name: _pipeline(name, entry, known)
             for name, entry in _section(document, "pipelines").items()
         },
-        python_transforms=_validated(
-            PythonTransforms, document.get("python_transforms") or (), "python_transforms"
-        ).root,
-        dead_letters=_validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters"),
+        python_transforms=_python_transforms(document),
+        dead_letters=_dead_letters(document),
     )
+
+
+def part(
+    tree: object,
+    environment: Mapping[str, str],
+    nats: NatsSpec,
+    chosen: Collection[tuple[str, str]] | None = None,
+) -> Config:
+    """Check some entries of a document that need not be whole: it may have no source at all.
+
+    References of other entries are not resolved, and nothing else about them is looked at.
+
+    Args:
+        tree: As YAML has read it; a section `nats` is not looked at.
+        environment: Where references are looked up.
+        nats: What stands in for that section.
+        chosen: Section and name of each entry, such as `("sinks", "warehouse")`; None: all.
+
+    Returns:
+        A configuration of the chosen entries.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    document = _document(tree, "waxtap.yaml")
+
+    def entries(section: str, found: Mapping[str, object]) -> dict[str, dict[str, object]]:
+        return {
+            name: _mapping(
+                references.resolve(entry, environment, f"{section}.{name}"), f"{section}.{name}"
+            )
+            for name, entry in found.items()
+            if chosen is None or (section, name) in chosen
+        }
+
+    sources = _section(document, "sources")
+    known = tuple(sources)
+    settings = {
+        key: references.resolve(document.get(key), environment, key)
+        for key in ("python_transforms", "dead_letters")
+    }
+    return Config(
+        nats=nats,
+        sources={name: _source(name, one) for name, one in entries("sources", sources).items()},
+        sinks={
+            name: _sink(name, one, known)
+            for name, one in entries("sinks", _section(document, "sinks")).items()
+        },
+        topics={
+            name: _topic(name, one) for name, one in entries("topics", _topics(document)).items()
+        },
+        pipelines={
+            name: _pipeline(name, one, known)
+            for name, one in entries("pipelines", _section(document, "pipelines")).items()
+        },
+        python_transforms=_python_transforms(settings),
+        dead_letters=_dead_letters(settings),
+    )
+
+
+def _document(tree: object, name: str) -> dict[str, object]:
+    document = _mapping(tree, name)
+    for key in document:
+        if key not in _SECTIONS:
+            raise ConfigError(
+                "config.unknown_key",
+                "unknown key",
+                where=key,
+                cure=f"known: {', '.join(_SECTIONS)}",
+            )
+    return document
+
+
+def _python_transforms(document: Mapping[str, object]) -> tuple[str, ...]:
+    listed = document.get("python_transforms") or ()
+    return _validated(PythonTransforms, listed, "python_transforms").root
+
+
+def _dead_letters(document: Mapping[str, object]) -> DeadLetterSpec:
+    return _validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters")
+
+
+def _topics(document: Mapping[str, object]) -> dict[str, object]:
+    return _mapping(document.get("topics") or {}, "topics")
 
 
 def check_flow(flow: str, sources: Iterable[str], sinks: Iterable[str]) -> None:

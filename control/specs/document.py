@@ -74,6 +74,20 @@ class Answered(msgspec.Struct, frozen=True):
     answer: bytes
 
 
+class Disposal(msgspec.Struct, frozen=True):
+    """What has to be removed of a source that was deleted, once its flow has stopped.
+
+    Attributes:
+        entry: Its settings, as they were.
+        server_objects: Whether its slot and what else it made on its server goes.
+        stream: Whether its stream goes, with every message in it.
+    """
+
+    entry: dict[str, object]
+    server_objects: bool
+    stream: bool
+
+
 class Document(msgspec.Struct, frozen=True):
     """A revision of the configuration.
 
@@ -84,6 +98,7 @@ class Document(msgspec.Struct, frozen=True):
         time: When (RFC 3339).
         changes: What it changed.
         requests: Answers of the last hour, by the ids of the requests.
+        disposals: By the names of sources that were deleted.
         format: Of the document.
     """
 
@@ -93,6 +108,7 @@ class Document(msgspec.Struct, frozen=True):
     time: str = ""
     changes: tuple[Difference, ...] = ()
     requests: dict[str, Answered] = {}
+    disposals: dict[str, Disposal] = {}
     format: int = _FORMAT
 
 

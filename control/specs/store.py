@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from connectors.errors import ConfigError, RetryableError
@@ -20,9 +20,8 @@ from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from connectors.jetstream.layout import ensure_bucket
 from connectors.jetstream.refusals import Kind, classify
-from control.specs import document
 from control.specs.differences import advanced, differences
-from control.specs.document import EMPTY, Document
+from control.specs.document import EMPTY, Document, decode, encode, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,14 +29,13 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
-    from control.specs.document import Answered, Difference, ResourceMeta, Tree
+    from control.specs.document import Difference, ResourceMeta, Tree
 
 BUCKET, KEY = "CDC_CONTROL", "config"
 # The most that a bucket keeps of a key (ADR-8).
 HISTORY = 64
 _STREAM = f"KV_{BUCKET}"
 _SUBJECT = f"$KV.{BUCKET}.{KEY}"
-_REMEMBERED = timedelta(hours=1).total_seconds()
 # How long a change that no message told of may go unseen.
 _LOOK_EVERY = 1.0
 # The message that tells of a write may arrive before the write is stored.
@@ -70,6 +68,23 @@ class Stored:
     def changes(self) -> tuple[Difference, ...]:
         """What this revision changed."""
         return self.document.changes
+
+
+def succeeding(base: Stored, tree: Mapping[str, object], author: str) -> Document:
+    """The document behind `base` that holds this tree, its metadata brought up to date.
+
+    Args:
+        base: The latest revision.
+        tree: The sections of `waxtap.yaml`, already checked.
+        author: Who asked for it.
+    """
+    new, before = plain(tree), base.document
+    changes = differences(base.tree, new)
+    now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+    metadata = advanced(base.metadata, changes, author, now)
+    return Document(
+        new, metadata, author, now, changes, before.requests, disposals=before.disposals
+    )
 
 
 class OvertakenError(Exception):
@@ -138,43 +153,19 @@ class SpecStore:
                 sequence = message.seq + 1
         return found[::-1]
 
-    def write(
-        self,
-        base: Stored,
-        tree: Mapping[str, object],
-        author: str,
-        answers: Mapping[str, Answered] | None = None,
-    ) -> Stored:
+    def write(self, base: Stored, document: Document) -> Stored:
         """Replace the configuration, provided that `base` is still the latest revision.
 
-        The metadata of what has changed is brought up to date.
-
         Args:
-            base: What the new tree was made from.
-            tree: The new one, already checked.
-            author: Who asked for it.
-            answers: To be remembered for an hour, by the ids of their requests.
+            base: What the new document was made from.
+            document: Made by `succeeding`.
 
         Raises:
             OvertakenError: It is not; nothing was written.
             RetryableError: NATS does not answer: it may have been written or not.
             ConfigError: It is too large, or we are not allowed to write it.
         """
-        moment = datetime.now(UTC)
-        now = moment.isoformat().replace("+00:00", "Z")
-        plain = document.plain(tree)
-        changes = differences(base.tree, plain)
-        oldest = moment.timestamp() - _REMEMBERED
-        kept = {name: one for name, one in base.document.requests.items() if one.time > oldest}
-        new = Document(
-            plain,
-            advanced(base.metadata, changes, author, now),
-            author,
-            now,
-            changes,
-            kept | dict(answers or {}),
-        )
-        return Stored(self._publish(base.revision, document.encode(new)), new)
+        return Stored(self._publish(base.revision, encode(document)), document)
 
     def changed(self, after: int, timeout: float) -> Stored | None:
         """Wait for a revision later than `after`; None when there was none in `timeout` seconds.
@@ -231,7 +222,7 @@ class SpecStore:
             revision, data, known = self._seen
         if (message.seq, message.data) == (revision, data):
             return Stored(revision, known)
-        found = document.decode(message.data, f"{BUCKET}.{KEY}")
+        found = decode(message.data, f"{BUCKET}.{KEY}")
         with self._lock:
             self._seen = (message.seq, message.data, found)
         return Stored(message.seq, found)

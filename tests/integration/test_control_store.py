@@ -11,8 +11,8 @@ from connectors.errors import ConfigError, GapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from connectors.jetstream.spec import NatsSpec
-from control.specs.document import Answered, Tree
-from control.specs.store import HISTORY, OvertakenError, SpecStore
+from control.specs.document import Tree
+from control.specs.store import HISTORY, OvertakenError, SpecStore, Stored, succeeding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,10 @@ def store(nats: NatsSpec) -> Iterator[SpecStore]:
         yield opened
 
 
+def _write(store: SpecStore, base: Stored, tree: Tree, author: str) -> Stored:
+    return store.write(base, succeeding(base, tree, author))
+
+
 def test_an_empty_bucket_is_an_empty_configuration(store: SpecStore) -> None:
     found = store.read()
     assert (found.revision, found.tree, found.metadata) == (0, {}, {})
@@ -47,7 +51,7 @@ def test_an_empty_bucket_is_an_empty_configuration(store: SpecStore) -> None:
 
 
 def test_what_is_written_is_read_by_another_store(store: SpecStore, nats: NatsSpec) -> None:
-    written = store.write(store.read(), _SHOP | {"topics": None}, "ann")
+    written = _write(store, store.read(), _SHOP | {"topics": None}, "ann")
     with SpecStore(nats) as other:
         found = other.read()
     assert found == written
@@ -61,19 +65,19 @@ def test_of_two_writers_of_the_same_revision_one_is_refused(
 ) -> None:
     base = store.read()
     with SpecStore(nats) as other:
-        other.write(base, _SHOP, "ann")
+        _write(other, base, _SHOP, "ann")
     with pytest.raises(OvertakenError):
-        store.write(base, _CRM, "bob")
+        _write(store, base, _CRM, "bob")
     assert store.read().tree == _SHOP
 
 
 def test_changes_are_counted_and_told_by_resource(store: SpecStore) -> None:
-    first = store.write(store.read(), _SHOP, "ann")
+    first = _write(store, store.read(), _SHOP, "ann")
     changed: Tree = {
         "sources": {"shop": {"type": "postgres", "dsn": "${SHOP_DSN}", "tables": ["a.*"]}},
         "dead_letters": {"max_age": "7d"},
     }
-    second = store.write(first, changed, "bob")
+    second = _write(store, first, changed, "bob")
     assert {one.name: one.action for one in second.changes} == {
         "settings/dead_letters": "create",
         "sources/shop": "update",
@@ -85,7 +89,7 @@ def test_changes_are_counted_and_told_by_resource(store: SpecStore) -> None:
     assert meta.created == first.metadata["sources/shop"].created
     assert meta.updated > first.metadata["sources/shop"].updated
 
-    third = store.write(second, {}, "bob")
+    third = _write(store, second, {}, "bob")
     assert third.metadata == {}
     assert [(one.name, one.action) for one in third.changes] == [
         ("settings/dead_letters", "delete"),
@@ -96,7 +100,7 @@ def test_changes_are_counted_and_told_by_resource(store: SpecStore) -> None:
 def test_history_is_kept_and_can_be_read(store: SpecStore) -> None:
     stored = store.read()
     for number in range(HISTORY + 3):
-        stored = store.write(stored, {"topics": {"db.a": {"partitions": number + 1}}}, "ann")
+        stored = _write(store, stored, {"topics": {"db.a": {"partitions": number + 1}}}, "ann")
     kept = store.revisions()
     assert len(kept) == HISTORY
     assert kept[0] == stored
@@ -109,7 +113,7 @@ def test_history_is_kept_and_can_be_read(store: SpecStore) -> None:
 def test_a_watcher_is_told_of_a_change_at_once(store: SpecStore, nats: NatsSpec) -> None:
     base = store.read()
     with SpecStore(nats) as other:
-        writer = threading.Timer(0.2, other.write, (base, _SHOP, "ann"))
+        writer = threading.Timer(0.2, _write, (other, base, _SHOP, "ann"))
         writer.start()
         found = store.changed(base.revision, 10)
         writer.join()
@@ -118,23 +122,14 @@ def test_a_watcher_is_told_of_a_change_at_once(store: SpecStore, nats: NatsSpec)
     assert store.changed(found.revision, 0.1) is None
 
 
-def test_answers_are_forgotten_after_an_hour(store: SpecStore) -> None:
-    answers = {"old": Answered("x", 0.0, b"1"), "new": Answered("y", 2e10, b"2")}
-    first = store.write(store.read(), _SHOP, "ann", answers)
-    assert set(first.document.requests) == {"old", "new"}
-    second = store.write(first, _CRM, "ann")
-    assert set(second.document.requests) == {"new"}
-    assert store.read().document.requests["new"].answer == b"2"
-
-
 def test_a_large_configuration_is_compressed_and_one_too_large_refused(store: SpecStore) -> None:
     entry = {"type": "postgres", "dsn": "${DSN}", "tables": ["public.*"]}
     big: Tree = {"sources": {f"s{number}": entry for number in range(5000)}}
-    stored = store.write(store.read(), big, "ann")
+    stored = _write(store, store.read(), big, "ann")
     assert store.read().tree == stored.tree == big
     noise = {f"k{n}": f"{hash((n, 'x')):x}{hash((n, 'y')):x}{n}" for n in range(60_000)}
     with pytest.raises(ConfigError) as caught:
-        store.write(stored, {"topics": noise}, "ann")
+        _write(store, stored, {"topics": noise}, "ann")
     assert caught.value.code == "control.too_large"
 
 
@@ -150,7 +145,7 @@ def test_what_is_no_document_is_refused(store: SpecStore, nats: NatsSpec) -> Non
 def test_a_bucket_that_is_deleted_is_not_an_empty_configuration(
     store: SpecStore, nats: NatsSpec
 ) -> None:
-    store.write(store.read(), _SHOP, "ann")
+    _write(store, store.read(), _SHOP, "ann")
     with connect(nats) as connection:
         api.call(connection, "STREAM.DELETE.KV_CDC_CONTROL", None, dict)
     with pytest.raises(ConfigError) as caught:

@@ -883,6 +883,41 @@ class Mask(_message.Message):
 Global___Mask: _TypeAlias = Mask  # noqa: Y015
 
 @_typing.final
+class Constant(_message.Message):
+    """A text, a number, true, false or null. The kind of the value is the kind of the column."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BOOLEAN_FIELD_NUMBER: _builtins.int
+    NULL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    integer: _builtins.int
+    number: _builtins.float
+    boolean: _builtins.bool
+    null: _struct_pb2.NullValue.ValueType
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        number: _builtins.float = ...,
+        boolean: _builtins.bool = ...,
+        null: _struct_pb2.NullValue.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "integer", b"integer", "null", b"null", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "integer", b"integer", "null", b"null", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "integer", "number", "boolean", "null"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___Constant: _TypeAlias = Constant  # noqa: Y015
+
+@_typing.final
 class Set(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -894,12 +929,12 @@ class Set(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> _struct_pb2.Value: ...
+        def value(self) -> Global___Constant: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: _struct_pb2.Value | None = ...,
+            value: Global___Constant | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -951,9 +986,7 @@ class Set(_message.Message):
     CEL_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def fields(self) -> _containers.MessageMap[_builtins.str, _struct_pb2.Value]:
-        """Column: constant."""
-
+    def fields(self) -> _containers.MessageMap[_builtins.str, Global___Constant]: ...
     @_builtins.property
     def cel(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Column: CEL expression."""
@@ -963,7 +996,7 @@ class Set(_message.Message):
     def __init__(
         self,
         *,
-        fields: _abc.Mapping[_builtins.str, _struct_pb2.Value] | None = ...,
+        fields: _abc.Mapping[_builtins.str, Global___Constant] | None = ...,
         cel: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         types: _abc.Mapping[_builtins.str, Global___Kind.ValueType] | None = ...,
     ) -> None: ...
