@@ -59,6 +59,13 @@ def configs(message: Message | type[Message]) -> dict[str, FieldDescriptor]:
     return {field.name: field for field in descriptor(message).fields if is_config(field)}
 
 
+def is_set(message: Message, field: FieldDescriptor) -> bool:
+    """Whether a field says anything."""
+    if field.has_presence and not field.is_repeated:
+        return message.HasField(field.name)
+    return bool(getattr(message, field.name))
+
+
 def of_map(field: FieldDescriptor) -> FieldDescriptor | None:
     """A map's values; None: it is no map."""
     entry = field.message_type

@@ -15,7 +15,17 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.errors import ConfigError
 from control.pb.cdc.v1.config_pb2 import Constant
-from control.specs.fields import NETWORKS, PRIVATE, TYPE, is_config, key, of_map, prefix, settings
+from control.specs.fields import (
+    NETWORKS,
+    PRIVATE,
+    TYPE,
+    is_config,
+    is_set,
+    key,
+    of_map,
+    prefix,
+    settings,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +45,7 @@ def to_tree(message: Message, place: str = "") -> dict[str, object]:
     """
     tree: dict[str, object] = {}
     for field in settings(message):
-        if not _is_set(message, field):
+        if not is_set(message, field):
             continue
         value: object = getattr(message, field.name)
         path = f"{place}.{field.name}" if place else field.name
@@ -102,9 +112,3 @@ def _integers(value: object) -> object:
     if isinstance(value, list):
         return [_integers(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _is_set(message: Message, field: FieldDescriptor) -> bool:
-    if field.has_presence and not field.is_repeated:
-        return message.HasField(field.name)
-    return bool(getattr(message, field.name))
