@@ -81,11 +81,15 @@ class Disposal(msgspec.Struct, frozen=True):
         entry: Its settings, as they were.
         server_objects: Whether its slot and what else it made on its server goes.
         stream: Whether its stream goes, with every message in it.
+        created: When that stream was created; empty: unknown. One made later is another one.
+        claimed: Until when (seconds since 1970) a service sees to it; 0: none does.
     """
 
     entry: dict[str, object]
     server_objects: bool
     stream: bool
+    created: str = ""
+    claimed: float = 0.0
 
 
 class Document(msgspec.Struct, frozen=True):

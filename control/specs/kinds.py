@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from control.pb.cdc.v1 import config_pb2
+from control.specs.fields import Resource
 from control.specs.reading import to_tree
 from control.specs.writing import to_message
 
 if TYPE_CHECKING:
     from control.specs.document import Document, ResourceMeta, Tree
-    from control.specs.fields import Resource
+
+R_co = TypeVar("R_co", bound=Resource, covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+@dataclass(frozen=True)
+class Kind(Generic[R_co]):
     """A kind of resources.
 
     Attributes:
@@ -27,9 +29,9 @@ class Kind:
 
     section: str
     field: str
-    message: type[Resource]
+    message: type[R_co]
 
-    def resource(self, document: Document, name: str) -> Resource:
+    def resource(self, document: Document, name: str) -> R_co:
         """A resource of the configuration, as it is shown; `name` without the section."""
         entry = entries(document.tree, self.section)[name]
         shown = to_message(entry, self.message, f"{self.section}.{name}")
@@ -40,14 +42,12 @@ class Kind:
         return shown
 
 
-KINDS = {
-    kind.section: kind
-    for kind in (
-        Kind("sources", "source", config_pb2.Source),
-        Kind("sinks", "sink", config_pb2.Sink),
-        Kind("pipelines", "pipeline", config_pb2.Pipeline),
-        Kind("topics", "topic", config_pb2.Topic),
-    )
+SOURCES = Kind("sources", "source", config_pb2.Source)
+SINKS = Kind("sinks", "sink", config_pb2.Sink)
+PIPELINES = Kind("pipelines", "pipeline", config_pb2.Pipeline)
+TOPICS = Kind("topics", "topic", config_pb2.Topic)
+KINDS: dict[str, Kind[Resource]] = {
+    kind.section: kind for kind in (SOURCES, SINKS, PIPELINES, TOPICS)
 }
 
 
