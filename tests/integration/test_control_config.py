@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 import grpc
@@ -57,9 +57,10 @@ class Refused:
     """A call that was refused, taken apart."""
 
     def __init__(self, error: grpc.RpcError) -> None:
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
+        call = cast("grpc.Call", error)
+        status = rpc_status.from_call(call)
         assert status is not None
-        self.code = error.code()  # type: ignore[attr-defined]
+        self.code = call.code()
         self.message = status.message
         self.fields: list[str] = []
         self.reason = self.cure = ""
