@@ -14,6 +14,7 @@ from connectors.errors import RetryableError
 from connectors.jetstream.source_state import ObjectState
 from connectors.jetstream.stream import open_stream
 from dataflows.configuration.places import placing
+from dataflows.measuring import CaptureMeter
 from dataflows.pacing import Backoff, Pace
 from dataflows.pipeline import Captured
 from dataflows.reporting import remembering
@@ -59,6 +60,8 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         self._emitted: Checkpoint | None = None
         self._confirmable: Checkpoint | None = None
         self._pace, self._backoff = Pace(), Backoff()
+        self._meter = CaptureMeter(config.name)
+        self._meter.opened(is_open=False)
 
     @override
     @remembering
@@ -76,6 +79,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
             return ()
         self._pace.worked()
         self._emitted = chunk.checkpoint
+        self._meter.read(len(chunk.changes))
         return (self._captured(self._claim, chunk),)
 
     def _captured(self, claim: StreamClaim, chunk: Chunk) -> Captured:
@@ -106,6 +110,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         if reader is None:
             return ()
         self._claim, self._reader = claim, reader
+        self._meter.opened(is_open=True)
         log.info(
             "capturing",
             source=self._config.name,
@@ -138,5 +143,6 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
 
     @override
     def close(self) -> None:
+        self._meter.opened(is_open=False)
         if self._reader is not None:
             self._reader.close()

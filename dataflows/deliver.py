@@ -38,6 +38,7 @@ from dataflows.configuration.places import placing
 from dataflows.dead_letters import DeadLetterWriter
 from dataflows.gathering import Gathering
 from dataflows.letters.answering import Answering
+from dataflows.measuring import DeliveryMeter
 from dataflows.pacing import Backoff, Pace
 from dataflows.pipeline import reprocess_as_of_now, sink_steps
 from dataflows.reporting import remembering
@@ -145,6 +146,8 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
         self._confirmable = 0
         self._gathering = Gathering(sink.options.batch)
         self._pace, self._backoff = Pace(), Backoff(longest=5.0)
+        self._meter = DeliveryMeter(sink.name, stream)
+        self._meter.opened(is_open=False)
 
     @override
     @remembering
@@ -195,6 +198,7 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
                 )
             return
         self._backoff.succeeded()
+        self._meter.opened(is_open=True)
         if claim.forgotten:
             log.warning(
                 "the stream is a new one, its earlier offset does not count",
@@ -232,6 +236,7 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
 
     @override
     def close(self) -> None:
+        self._meter.opened(is_open=False)
         if self._consumer is not None:
             self._consumer.close()
         if self._requests is not None:
@@ -273,6 +278,7 @@ class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
         self._config, self._sink, self._target = config, sink, target
         self._present = present
         self._writer: DeadLetterWriter | None = None
+        self._meter: DeliveryMeter | None = None
         self._asked = Answering(config.nats)
 
     @override
@@ -281,10 +287,13 @@ class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
         for item in values:
             if self._writer is None:
                 self._writer = self._open(item.claim)
+                self._meter = DeliveryMeter(self._sink.name, item.claim.share.stream)
             if isinstance(item, Asked):
                 self._asked.add(item)
             else:
                 self._writer.write(item)
+                if self._meter is not None:
+                    self._meter.delivered(item)
             self._asked.carry_out(self._writer)
 
     def _open(self, claim: Claim) -> DeadLetterWriter:

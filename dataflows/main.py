@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bytewax.dataflow import Dataflow
 
 from connectors.errors import WaxtapError
-from dataflows import capture, deliver, recovery, reporting, stopping
+from dataflows import capture, deliver, metrics_endpoint, recovery, reporting, stopping
 from dataflows.present import Present
 from dataflows.spec import check_flow
 
@@ -35,6 +35,7 @@ def flow() -> Dataflow:
     reporting.configure(os.environ)
     stopping.install()
     try:
+        metrics_endpoint.serve(os.environ)
         file = Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml"))
         chosen = os.environ.get("WAXTAP_FLOW", "")
         present = Present(file, os.environ, chosen)
