@@ -137,7 +137,7 @@ def parse(
             cure='sources: {shop: {type: postgres, dsn: "${SHOP_DSN}"}}',
         )
     return Config(
-        nats=_validated(NatsSpec, document["nats"], "nats"),
+        nats=validated(NatsSpec, document["nats"], "nats"),
         sources={name: _source(name, entry) for name, entry in sources.items()},
         sinks={name: _sink(name, entry, known) for name, entry in sinks.items()},
         topics={name: _topic(name, entry) for name, entry in _topics(document).items()},
@@ -223,11 +223,11 @@ def _document(tree: object, name: str) -> dict[str, object]:
 
 def _python_transforms(document: Mapping[str, object]) -> tuple[str, ...]:
     listed = document.get("python_transforms") or ()
-    return _validated(PythonTransforms, listed, "python_transforms").root
+    return validated(PythonTransforms, listed, "python_transforms").root
 
 
 def _dead_letters(document: Mapping[str, object]) -> DeadLetterSpec:
-    return _validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters")
+    return validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters")
 
 
 def _topics(document: Mapping[str, object]) -> dict[str, object]:
@@ -263,22 +263,22 @@ def _topic(name: str, entry: object) -> TopicSpec:
         check_topic(name)
     except ValueError as error:
         raise ConfigError("config.bad_name", str(error), where=where) from None
-    return _validated(TopicSpec, entry, where)
+    return validated(TopicSpec, entry, where)
 
 
 def _source(name: str, entry: dict[str, object]) -> SourceConfig:
     where = f"sources.{name}"
     kind, options, own = _split(entry, where, SourceOptions, registry.source_types())
-    spec = _validated(registry.source_spec(kind), own, where, SourceOptions)
-    common = _validated(SourceOptions, options, where)
+    spec = validated(registry.source_spec(kind), own, where, SourceOptions)
+    common = validated(SourceOptions, options, where)
     return SourceConfig(name, kind, spec, common.accept)
 
 
 def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkConfig:
     where = f"sinks.{name}"
     kind, options, own = _split(entry, where, SinkOptions, registry.sink_types())
-    spec = _validated(registry.sink_spec(kind), own, where, SinkOptions)
-    common = _validated(SinkOptions, options, where)
+    spec = validated(registry.sink_spec(kind), own, where, SinkOptions)
+    common = validated(SinkOptions, options, where)
     with placing(where, ("topics",)):
         filter_subjects(known[0] if known else "source", common.topics)
     _check_sources(common.sources, known, where)
@@ -287,7 +287,7 @@ def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkCo
 
 def _pipeline(name: str, entry: dict[str, object], known: tuple[str, ...]) -> PipelineSpec:
     where = f"pipelines.{name}"
-    spec = _validated(PipelineSpec, entry, where)
+    spec = validated(PipelineSpec, entry, where)
     _check_sources(spec.sources, known, where)
     return spec
 
@@ -346,10 +346,20 @@ def _names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _validated(
+def validated(
     model: type[_Model], tree: object, where: str, beside: type[BaseModel] | None = None
 ) -> _Model:
-    """Check `tree`; `beside` has the further keys that its place in the file may hold."""
+    """Check a section, or a part of one.
+
+    Args:
+        model: What it must be.
+        tree: What the file says there, references resolved.
+        where: Its config path.
+        beside: The further keys that its place in the file may hold.
+
+    Raises:
+        ConfigError: `config.invalid`; names the path of each wrong place.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:

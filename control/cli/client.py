@@ -12,11 +12,16 @@ import grpc
 from cyclopts import Parameter
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
+from typing_extensions import override
 
 from connectors.errors import ConfigError, FatalError, RetryableError, WaxtapError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import TypeVar
+
+    _Request = TypeVar("_Request")
+    _Response = TypeVar("_Response")
 
 DEFAULT_ADDRESS = "127.0.0.1:7443"
 _LARGEST = 16 * 1024 * 1024
@@ -59,7 +64,9 @@ class Service:
 
     @contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
-        """A channel; what a call on it is refused with is raised as an error of ours.
+        """A channel whose calls carry our token and end in time; refusals are errors of ours.
+
+        A stream has no time in which it must end.
 
         Raises:
             ConfigError: The request is wrong, or we may not ask it; or a file cannot be read.
@@ -68,7 +75,7 @@ class Service:
         """
         options = [("grpc.max_receive_message_length", _LARGEST)]
         with self._open(options) as channel, self.calling():
-            yield channel
+            yield grpc.intercept_channel(channel, _Completing(self.timeout, self.metadata))
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -105,6 +112,54 @@ class Service:
             certificate_chain=_read(self.cert) if self.cert else None,
         )
         return grpc.secure_channel(self.address, credentials, options)
+
+
+class _Completed(grpc.ClientCallDetails):
+    """A call with what all calls have."""
+
+    def __init__(
+        self,
+        call: grpc.ClientCallDetails,
+        timeout: float | None,
+        metadata: Sequence[tuple[str, str]],
+    ) -> None:
+        self.method = call.method
+        self.timeout = call.timeout or timeout
+        self.metadata = (*(call.metadata or ()), *metadata)
+        self.credentials = call.credentials
+        self.wait_for_ready = call.wait_for_ready
+        self.compression = call.compression
+
+
+class _Completing(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Gives calls what they all have.
+
+    Args:
+        timeout: Of calls that have one answer, in seconds.
+        metadata: Of every call.
+    """
+
+    def __init__(self, timeout: float, metadata: Sequence[tuple[str, str]]) -> None:
+        self._timeout, self._metadata = timeout, metadata
+
+    @override
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, _Request], grpc._CallFuture[_Response]],
+        client_call_details: grpc.ClientCallDetails,
+        request: _Request,
+    ) -> grpc._CallFuture[_Response]:
+        call = _Completed(client_call_details, self._timeout, self._metadata)
+        return continuation(call, request)
+
+    @override
+    def intercept_unary_stream(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, _Request], grpc._CallIterator[_Response]],
+        client_call_details: grpc.ClientCallDetails,
+        request: _Request,
+    ) -> grpc._CallIterator[_Response]:
+        return continuation(_Completed(client_call_details, None, self._metadata), request)
 
 
 def refusal(error: grpc.RpcError, address: str) -> WaxtapError:

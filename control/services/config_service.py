@@ -77,6 +77,10 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         self._writing = asyncio.Lock()
         self.disposals = Disposals(store, editing, nats, environment, stopped)
 
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server."""
+        cdc_pb2_grpc.add_ConfigServiceServicer_to_server(self, server)
+
     # ---- sources
 
     @override

@@ -88,7 +88,7 @@ class RunningControl:
         )
         server = ControlServer(
             "127.0.0.1:0",
-            [lambda server: cdc_pb2_grpc.add_ConfigServiceServicer_to_server(service, server)],
+            [service.register],
         )
         await server.start()
         return service, server
