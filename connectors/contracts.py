@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from threading import Event
     from typing import BinaryIO
 
+    from connectors.errors import WaxtapError
+
 # A chunk holds at most this many changes: JetStream's limit for one atomic batch is 1000.
 CHUNK_CHANGES = 1000
 # A chunk holds at most about this many bytes, so that memory stays flat whatever the rows' size.
@@ -278,6 +280,17 @@ class Source(Protocol):
         """
         ...
 
+    def check(self) -> list[WaxtapError]:
+        """What would keep a source that starts anew from starting; changes nothing anywhere.
+
+        A source of the same name that runs is not disturbed. Never raises a WaxtapError: a server
+        that cannot be reached is a finding as well.
+
+        Returns:
+            One clear error for each thing that was found; empty: it can start.
+        """
+        ...
+
     def drop(self) -> list[str]:
         """Remove what the source has created on its server, such as a slot; return what it was.
 
@@ -492,6 +505,17 @@ class Sink(Protocol):
     @property
     def whole_transactions(self) -> bool:
         """Whether it applies the source's transactions whole, and so needs `Batch.complete`."""
+        ...
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the sink from starting; changes nothing anywhere.
+
+        A sink of the same name that runs is not disturbed. Never raises a WaxtapError: a target
+        that cannot be reached is a finding as well.
+
+        Returns:
+            One clear error for each thing that was found; empty: it can start.
+        """
         ...
 
     def claim(self, share: Share) -> Claim:

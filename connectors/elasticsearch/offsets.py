@@ -21,8 +21,8 @@ from elasticsearch import ApiError
 
 from connectors.claims import Entry, Offset, moved, taken_over
 from connectors.contracts import Claim
-from connectors.elasticsearch.client import ask, kind_of
-from connectors.errors import FencedError, GapError
+from connectors.elasticsearch.client import Answer, ask, kind_of
+from connectors.errors import ConfigError, FencedError, GapError
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -35,6 +35,9 @@ _SETTINGS = {
     "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
     "mappings": {"dynamic": False, "properties": {}},
 }
+
+
+_PRIVILEGES = ["create_index", "read", "index", "delete", "manage"]
 
 
 class _Share(msgspec.Struct, frozen=True):
@@ -77,6 +80,36 @@ class Bookkeeping:
             # Without the right to make indices an administrator's will do.
             if error.status_code != 403 or not self._exists():
                 raise
+
+    def check_usable(self) -> None:
+        """Check, without writing, that the index can be made and used.
+
+        A cluster without security has no privileges to ask for, and one that does not let us see
+        its blocks is taken for one that has none.
+
+        Raises:
+            ConfigError: `elasticsearch.rights`.
+        """
+        self._read(".none")
+        blocks = self._told("GET", "/_cluster/state/blocks").get("blocks")
+        found = blocks.get("global") if isinstance(blocks, dict) else None
+        for block in (found or {}).values():
+            if {"write", "metadata_write"} & set(block.get("levels", ())):
+                raise _unusable(str(block.get("description", "the cluster is blocked")))
+        wanted = [{"names": [INDEX], "privileges": _PRIVILEGES}]
+        answer = self._told("POST", "/_security/user/_has_privileges", {"index": wanted})
+        granted = answer.get("index", {}).get(INDEX, {})
+        if lacking := [name for name in _PRIVILEGES if granted.get(name) is False]:
+            raise _unusable(f"the role lacks {', '.join(lacking)}")
+
+    def _told(self, method: str, path: str, body: object = None) -> Answer:
+        """What there is to know; nothing where the cluster does not tell it."""
+        try:
+            return ask(self._client, method, path, body)
+        except ApiError as error:
+            if error.status_code in (400, 403, 404, 405):
+                return Answer()
+            raise
 
     def claim(self, share: Share) -> Claim:
         """Take the next epoch of a share and read where it stands; older claims are fenced."""
@@ -178,6 +211,16 @@ class Bookkeeping:
                 return ""
             raise
         return f"if_seq_no={answer['_seq_no']}&if_primary_term={answer['_primary_term']}"
+
+
+def _unusable(reason: str) -> ConfigError:
+    return ConfigError(
+        "elasticsearch.rights",
+        f"the index {INDEX} cannot be made or used: {reason}",
+        where=INDEX,
+        cure=f"lift the block, or give the role the privileges {', '.join(_PRIVILEGES)} on {INDEX} "
+        "and on the indices of the sink",
+    )
 
 
 def _share_id(share: Share) -> str:

@@ -9,10 +9,12 @@ from elasticsearch import UnsupportedProductError
 from connectors.elasticsearch.client import FAILURES, at_start, connect
 from connectors.elasticsearch.offsets import Bookkeeping
 from connectors.elasticsearch.writer import ElasticsearchWriter
+from connectors.trials import findings
 
 if TYPE_CHECKING:
     from connectors.contracts import Claim, Share, SinkContext, SinkWriter
     from connectors.elasticsearch.spec import SinkSpec
+    from connectors.errors import WaxtapError
 
 
 class ElasticsearchSink:
@@ -31,6 +33,14 @@ class ElasticsearchSink:
     def whole_transactions(self) -> bool:
         """Elasticsearch has no transactions."""
         return False
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the sink from starting; the target is only asked.
+
+        Returns:
+            One clear error, or none.
+        """
+        return findings(self._try)
 
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.
@@ -57,3 +67,12 @@ class ElasticsearchSink:
     def open(self, claim: Claim) -> SinkWriter:
         """Make the writer for a claim; it connects when it has something to write."""
         return ElasticsearchWriter(self._spec, claim, self._stop)
+
+    def _try(self) -> None:
+        client = connect(self._spec)
+        try:
+            Bookkeeping(client).check_usable()
+        except (*FAILURES, UnsupportedProductError) as error:
+            raise at_start(error, self._name) from None
+        finally:
+            client.close()

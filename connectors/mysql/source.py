@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
 from connectors.mysql.setup.settings import resolve
+from connectors.mysql.setup.trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from connectors.contracts import Checkpoint, SourceContext
+    from connectors.errors import WaxtapError
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
 
 
@@ -58,6 +60,16 @@ class MysqlSource:
             anchor=resume is None,
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the source from starting anew; changes nothing on the server.
+
+        The log is read for a moment, as a replica that is another one than the source.
+
+        Returns:
+            One clear error for each thing that was found.
+        """
+        return try_out(self._settings)
 
     def drop(self) -> list[str]:
         """Nothing: a source leaves nothing behind on its server.

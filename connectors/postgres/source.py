@@ -14,11 +14,13 @@ from connectors.postgres.setup import preflight, slot
 from connectors.postgres.setup import prepare as setup
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
+from connectors.postgres.setup.trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from connectors.contracts import Checkpoint, SourceContext
+    from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
 
 
@@ -83,6 +85,16 @@ class PostgresSource:
             watch=PublicationWatch(settings) if growing else None,
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the source from starting anew; changes nothing on the server.
+
+        The publication is tried in a transaction that is rolled back.
+
+        Returns:
+            One clear error for each thing that was found.
+        """
+        return try_out(self._settings)
 
     def drop(self) -> list[str]:
         """Drop the slot and the publication, if this source created them.

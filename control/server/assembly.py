@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 # A whole waxtap.yaml fits, and a page of messages.
 _MAX_MESSAGE = 16 * 1024 * 1024
+# Of one connection, and of all of them.
 _MAX_STREAMS = 256
+_MAX_CALLS = 2048
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -41,6 +43,8 @@ class ControlServer:
     ) -> None:
         self._server = grpc.aio.server(
             interceptors=(*interceptors, Faults()),
+            # Beyond it a call is refused with RESOURCE_EXHAUSTED instead of waiting in memory.
+            maximum_concurrent_rpcs=_MAX_CALLS,
             options=[
                 ("grpc.max_receive_message_length", _MAX_MESSAGE),
                 ("grpc.max_send_message_length", _MAX_MESSAGE),

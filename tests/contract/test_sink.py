@@ -681,3 +681,27 @@ def test_each_missing_setup_is_one_config_error_with_its_cure(sink_adapter: Sink
             make().claim(SHARE)
         assert word in str(caught.value)
         assert caught.value.cure
+
+
+def test_a_check_finds_nothing_where_a_sink_can_start_and_disturbs_none_that_runs(
+    sink_adapter: SinkAdapter,
+) -> None:
+    assert sink_adapter.sink().check() == []
+    claim = sink_adapter.sink().claim(SHARE)
+    writer = sink_adapter.sink().open(claim)
+    assert sink_adapter.sink().check() == []
+    writer.write(Batch(claim, [change(1, "c", 1, "a")], 1))
+    writer.flush()
+    writer.close()
+    assert sink_adapter.rows() == {1: "a"}
+
+
+def test_a_check_tells_what_a_claim_would_fail_with(sink_adapter: SinkAdapter) -> None:
+    (away,) = sink_adapter.unreachable().check()
+    assert isinstance(away, RetryableError)
+    assert "s3cret-word" not in str(away)
+    for word, make in sink_adapter.misconfigured().items():
+        (found,) = make().check()
+        assert isinstance(found, ConfigError)
+        assert word in str(found)
+        assert found.cure

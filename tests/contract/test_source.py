@@ -396,3 +396,28 @@ def test_lost_history_is_a_gap_and_never_papered_over(
     with pytest.raises(GapError) as caught:
         source_adapter.source().open(begun)
     assert caught.value.cure
+
+
+def test_a_check_finds_nothing_where_a_source_can_start_and_disturbs_none_that_runs(
+    source_adapter: SourceAdapter,
+) -> None:
+    assert source_adapter.source().check() == []
+    # Nothing was left behind that would be told from a first start.
+    assert source_adapter.source().drop() == []
+    with closing(source_adapter.source().open(None)) as reader:
+        assert source_adapter.source().check() == []
+        source_adapter.write([1, 2])
+        assert ids_of(source_adapter, read_changes(reader, 2)) == [1, 2]
+
+
+def test_a_check_tells_what_a_start_would_fail_with(source_adapter: SourceAdapter) -> None:
+    (away,) = source_adapter.unreachable().check()
+    assert isinstance(away, RetryableError)
+    assert "s3cret-word" not in str(away)
+    for word, make in source_adapter.misconfigured().items():
+        try:
+            found = make().check()
+        except ConfigError as error:  # wrong by itself, without a look at the server
+            found = [error]
+        assert any(word in str(error) for error in found)
+        assert all(isinstance(error, ConfigError) and error.cure for error in found)

@@ -17,6 +17,7 @@ from dataflows.kept import KEPT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from connectors.errors import WaxtapError
     from connectors.letters import Letter, Reason
     from dataflows.configuration.options import OnRefusal
 
@@ -200,6 +201,9 @@ class ModelSink:
     @property
     def whole_transactions(self) -> bool:
         return self._world.kind == "whole"
+
+    def check(self) -> list[WaxtapError]:
+        return []
 
     def claim(self, share: Share) -> Claim:
         return Claim(share, 1, {"CDC.shop.>": self._world.offset})

@@ -46,6 +46,15 @@ _TABLES = (
     b" updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (sink, stream, subject))",
     replayed.TABLE,
 )
+# Touches no row, and needs the rights that the writers need.
+_USES = (
+    b"INSERT INTO waxtap.claims (sink, stream, epoch) SELECT '', '', 0 WHERE false",
+    b"UPDATE waxtap.claims SET epoch = epoch WHERE false",
+    b"INSERT INTO waxtap.offsets (sink, stream, subject, created, seq)"
+    b" SELECT '', '', '', '', 0 WHERE false",
+    b"UPDATE waxtap.offsets SET seq = seq WHERE false",
+    b"DELETE FROM waxtap.offsets WHERE false",
+)
 _NEW_CLAIM = (
     b"INSERT INTO waxtap.claims (sink, stream, epoch) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING"
 )
@@ -114,6 +123,16 @@ def create(session: Session) -> None:
             session.execute(b"CREATE SCHEMA waxtap")
         for statement in _TABLES:
             session.execute(statement)
+
+
+def check_rights(session: Session) -> None:
+    """Check that the bookkeeping tables, which exist, may be used.
+
+    Raises:
+        psycopg.Error: They may not.
+    """
+    for statement in _USES:
+        session.execute(statement)
 
 
 def take(session: Session, share: Share) -> Claim:

@@ -282,7 +282,9 @@ class DeleteSourceRequest(_message.Message):
     validate_only: _builtins.bool
     request_id: _builtins.str
     server_objects: Global___Disposal.ValueType
-    """Slot and publication on its server. Must be said."""
+    """Slot and publication on its server. Must be said. What is dropped is dropped once its flow has
+    stopped; the call waits for that. If it ends early, the service goes on trying.
+    """
     stream: Global___Disposal.ValueType
     """Its stream, with every message in it. Must be said."""
     def __init__(

@@ -313,6 +313,8 @@ class Source(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ACCEPT_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
     POSTGRES_FIELD_NUMBER: _builtins.int
     MYSQL_FIELD_NUMBER: _builtins.int
     MARIADB_FIELD_NUMBER: _builtins.int
@@ -320,6 +322,9 @@ class Source(_message.Message):
     WEBHOOK_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sources/{source}"""
+    workers: _builtins.int
+    """How its flow is run: worker threads of each process, and processes."""
+    processes: _builtins.int
     @_builtins.property
     def metadata(self) -> Global___Metadata: ...
     @_builtins.property
@@ -342,18 +347,29 @@ class Source(_message.Message):
         name: _builtins.str = ...,
         metadata: Global___Metadata | None = ...,
         accept: _abc.Iterable[_builtins.str] | None = ...,
+        workers: _builtins.int | None = ...,
+        processes: _builtins.int | None = ...,
         postgres: Global___PostgresSource | None = ...,
         mysql: Global___MysqlSource | None = ...,
         mariadb: Global___MariadbSource | None = ...,
         rest: Global___RestSource | None = ...,
         webhook: Global___WebhookSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "postgres", b"postgres", "rest", b"rest", "webhook", b"webhook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_workers", b"_workers", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept", b"accept", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "name", b"name", "postgres", b"postgres", "rest", b"rest", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_workers", b"_workers", "accept", b"accept", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "name", b"name", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
+    _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["postgres", "mysql", "mariadb", "rest", "webhook"]  # noqa: Y015
     _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_config) -> _WhichOneofReturnType_config | None: ...
 
 Global___Source: _TypeAlias = Source  # noqa: Y015
@@ -883,6 +899,41 @@ class Mask(_message.Message):
 Global___Mask: _TypeAlias = Mask  # noqa: Y015
 
 @_typing.final
+class Constant(_message.Message):
+    """A text, a number, true, false or null. The kind of the value is the kind of the column."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    INTEGER_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    BOOLEAN_FIELD_NUMBER: _builtins.int
+    NULL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    integer: _builtins.int
+    number: _builtins.float
+    boolean: _builtins.bool
+    null: _struct_pb2.NullValue.ValueType
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        integer: _builtins.int = ...,
+        number: _builtins.float = ...,
+        boolean: _builtins.bool = ...,
+        null: _struct_pb2.NullValue.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "integer", b"integer", "null", b"null", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boolean", b"boolean", "integer", b"integer", "null", b"null", "number", b"number", "text", b"text", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_value: _TypeAlias = _typing.Literal["text", "integer", "number", "boolean", "null"]  # noqa: Y015
+    _WhichOneofArgType_value: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_value) -> _WhichOneofReturnType_value | None: ...
+
+Global___Constant: _TypeAlias = Constant  # noqa: Y015
+
+@_typing.final
 class Set(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -894,12 +945,12 @@ class Set(_message.Message):
         VALUE_FIELD_NUMBER: _builtins.int
         key: _builtins.str
         @_builtins.property
-        def value(self) -> _struct_pb2.Value: ...
+        def value(self) -> Global___Constant: ...
         def __init__(
             self,
             *,
             key: _builtins.str = ...,
-            value: _struct_pb2.Value | None = ...,
+            value: Global___Constant | None = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -951,9 +1002,7 @@ class Set(_message.Message):
     CEL_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def fields(self) -> _containers.MessageMap[_builtins.str, _struct_pb2.Value]:
-        """Column: constant."""
-
+    def fields(self) -> _containers.MessageMap[_builtins.str, Global___Constant]: ...
     @_builtins.property
     def cel(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Column: CEL expression."""
@@ -963,7 +1012,7 @@ class Set(_message.Message):
     def __init__(
         self,
         *,
-        fields: _abc.Mapping[_builtins.str, _struct_pb2.Value] | None = ...,
+        fields: _abc.Mapping[_builtins.str, Global___Constant] | None = ...,
         cel: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         types: _abc.Mapping[_builtins.str, Global___Kind.ValueType] | None = ...,
     ) -> None: ...
@@ -1195,6 +1244,8 @@ class Sink(_message.Message):
     TRANSFORM_FIELD_NUMBER: _builtins.int
     ON_ERROR_FIELD_NUMBER: _builtins.int
     ON_REFUSAL_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
     POSTGRES_FIELD_NUMBER: _builtins.int
     ELASTICSEARCH_FIELD_NUMBER: _builtins.int
     WEBHOOK_FIELD_NUMBER: _builtins.int
@@ -1203,6 +1254,9 @@ class Sink(_message.Message):
     filter: _builtins.str
     on_error: Global___OnError.ValueType
     on_refusal: Global___OnRefusal.ValueType
+    workers: _builtins.int
+    """How its flow is run: worker threads of each process, and processes."""
+    processes: _builtins.int
     @_builtins.property
     def metadata(self) -> Global___Metadata: ...
     @_builtins.property
@@ -1241,20 +1295,30 @@ class Sink(_message.Message):
         transform: _abc.Iterable[Global___Transform] | None = ...,
         on_error: Global___OnError.ValueType = ...,
         on_refusal: Global___OnRefusal.ValueType = ...,
+        workers: _builtins.int | None = ...,
+        processes: _builtins.int | None = ...,
         postgres: Global___PostgresSink | None = ...,
         elasticsearch: Global___ElasticsearchSink | None = ...,
         webhook: Global___WebhookSink | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_filter", b"_filter", "batch", b"batch", "config", b"config", "elasticsearch", b"elasticsearch", "filter", b"filter", "metadata", b"metadata", "postgres", b"postgres", "start", b"start", "webhook", b"webhook"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_filter", b"_filter", "_processes", b"_processes", "_workers", b"_workers", "batch", b"batch", "config", b"config", "elasticsearch", b"elasticsearch", "filter", b"filter", "metadata", b"metadata", "postgres", b"postgres", "processes", b"processes", "start", b"start", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter", b"_filter", "accept", b"accept", "batch", b"batch", "config", b"config", "elasticsearch", b"elasticsearch", "filter", b"filter", "metadata", b"metadata", "name", b"name", "on_error", b"on_error", "on_refusal", b"on_refusal", "postgres", b"postgres", "sources", b"sources", "start", b"start", "topics", b"topics", "transform", b"transform", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_filter", b"_filter", "_processes", b"_processes", "_workers", b"_workers", "accept", b"accept", "batch", b"batch", "config", b"config", "elasticsearch", b"elasticsearch", "filter", b"filter", "metadata", b"metadata", "name", b"name", "on_error", b"on_error", "on_refusal", b"on_refusal", "postgres", b"postgres", "processes", b"processes", "sources", b"sources", "start", b"start", "topics", b"topics", "transform", b"transform", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__filter: _TypeAlias = _typing.Literal["filter"]  # noqa: Y015
     _WhichOneofArgType__filter: _TypeAlias = _typing.Literal["_filter", b"_filter"]  # noqa: Y015
+    _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
+    _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
+    _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["postgres", "elasticsearch", "webhook"]  # noqa: Y015
     _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__filter) -> _WhichOneofReturnType__filter | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_config) -> _WhichOneofReturnType_config | None: ...
 

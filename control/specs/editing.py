@@ -1,0 +1,180 @@
+"""Changes of the configuration: made, checked, stored whole; carried out once, however often asked.
+
+A change is a function from the configuration as it is to what it should be. It runs again when
+somebody else was faster, so it decides anew each time. A request that has an id is remembered for
+an hour in the same document that it has changed, so that a repetition finds its answer whichever
+service it reaches, and even if the first answer never arrived.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, NamedTuple
+from uuid import UUID, uuid4
+
+import grpc
+from msgspec.structs import replace
+
+from connectors.errors import RetryableError
+from control.server.statuses import ApiError, invalid
+from control.specs.checking import check
+from control.specs.document import Answered
+from control.specs.store import OvertakenError, succeeding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from google.protobuf.message import Message
+
+    from connectors.jetstream.spec import NatsSpec
+    from control.specs.document import Disposal, Document, Tree
+    from control.specs.store import SpecStore, Stored
+
+_REMEMBERED = 3600.0
+# Of a request without an id, long enough to find out what became of a write without an answer.
+_BRIEFLY = 60.0
+_MOST_REMEMBERED = 1000
+# Services that write at the same time make each other begin anew.
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a change.
+
+    Attributes:
+        id: As the caller gave it; empty: none.
+        digest: Of the method and everything in the request.
+        author: Who asks.
+        validate_only: Whether everything but the change itself is wanted.
+    """
+
+    id: str
+    digest: str
+    author: str
+    validate_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a request makes of the configuration.
+
+    Attributes:
+        tree: The new one.
+        checked: Section and name of the entries that must be right; None: all.
+        answer: Makes the answer, given the document.
+        disposals: What is to be removed besides.
+        disposed: Names of sources of which everything is removed now.
+    """
+
+    tree: Tree
+    checked: Collection[tuple[str, str]] | None
+    answer: Callable[[Document], Message]
+    disposals: Mapping[str, Disposal] = field(default_factory=dict)
+    disposed: Collection[str] = ()
+
+
+class Done(NamedTuple):
+    """The answer, serialized; and where it was stored: revision 0 was not stored now."""
+
+    answer: bytes
+    stored: Stored | None
+
+
+def asked(
+    method: str, request: Message, request_id: str, author: str, *, validate_only: bool = False
+) -> Asked:
+    """A request as `Editing.run` takes it.
+
+    Raises:
+        ApiError: The id is no UUID.
+    """
+    if request_id:
+        try:
+            UUID(request_id)
+        except ValueError:
+            raise invalid(
+                "control.request_id", "it is no UUID", where="request_id", cure="send a fresh UUID4"
+            ) from None
+    data = request.SerializeToString(deterministic=True)
+    digest = blake2b(method.encode() + b"\0" + data, digest_size=16).hexdigest()
+    return Asked(request_id, digest, author, validate_only)
+
+
+class Editing:
+    """Carries out changes. Blocks; usable from any thread.
+
+    Args:
+        store: Where the configuration is.
+        nats: Where the flows' streams are.
+        environment: Where references are looked up.
+    """
+
+    def __init__(self, store: SpecStore, nats: NatsSpec, environment: Mapping[str, str]) -> None:
+        self._store, self._nats, self._environment = store, nats, environment
+
+    def run(self, request: Asked, change: Callable[[Stored], Change]) -> Done:
+        """Carry out a change, or find that it has been.
+
+        Raises:
+            ApiError: As `change`; or the id was used for another request.
+            ConfigError: The configuration would not be right; or it is too large.
+            RetryableError: NATS does not answer.
+        """
+        mark = request.id or str(uuid4())
+        for tries_left in reversed(range(_TRIES)):
+            base = self._store.read()
+            if (before := _answered(base, request, mark)) is not None:
+                return Done(before, None)
+            wanted = change(base)
+            check(wanted.tree, self._environment, self._nats, wanted.checked)
+            document = succeeding(base, wanted.tree, request.author)
+            answer = wanted.answer(document).SerializeToString()
+            if request.validate_only:
+                return Done(answer, None)
+            document = _remembering(document, request, mark, answer)
+            document = replace(document, disposals=_disposals(document, wanted))
+            try:
+                return Done(answer, self._store.write(base, document))
+            except OvertakenError:
+                continue
+            except RetryableError:
+                # It may have been stored: the next look tells.
+                if not tries_left:
+                    raise
+        raise ApiError(
+            grpc.StatusCode.ABORTED,
+            "control.contended",
+            "others change the configuration all the time",
+            cure="try again",
+            retry=True,
+        )
+
+
+def _answered(base: Stored, request: Asked, mark: str) -> bytes | None:
+    known = base.document.requests.get(mark)
+    if known is None or known.time < time.time() - _REMEMBERED:
+        return None
+    if known.request != request.digest:
+        raise invalid(
+            "control.request_id",
+            "it was used for another request within the last hour",
+            where="request_id",
+            cure="send a fresh UUID4",
+        )
+    return known.answer
+
+
+def _remembering(document: Document, request: Asked, mark: str, answer: bytes) -> Document:
+    now = time.time()
+    when = now if request.id else now - _REMEMBERED + _BRIEFLY
+    kept = [(name, one) for name, one in document.requests.items() if one.time > now - _REMEMBERED]
+    kept.append((mark, Answered(request.digest, when, answer)))
+    return replace(document, requests=dict(kept[-_MOST_REMEMBERED:]))
+
+
+def _disposals(document: Document, change: Change) -> dict[str, Disposal]:
+    known = document.disposals | dict(change.disposals)
+    return {name: one for name, one in known.items() if name not in change.disposed}
