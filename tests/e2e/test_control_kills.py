@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
-import urllib.request
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Self
@@ -15,19 +13,16 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from connectors.jetstream.spec import NatsSpec
-from control.servers.spawn import spawn
 from control.supervisor.board import Board
 from control.supervisor.bucket import FlowBucket
 from control.supervisor.records import State, Truth
 from tests.e2e import verify_stream
 from tests.e2e.chaos import await_capture
+from tests.e2e.control_service import ControlService
 from tests.e2e.items import agree, wait_for, witness_of
 from tests.integration.control_flows import lives
 
 if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
     from control.supervisor.records import FlowStatus
     from tests.e2e.deployment import Deployment
 
@@ -35,54 +30,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
 _BOTH = ("capture/shop", "deliver/warehouse")
 _TAKEN_OVER_WITHIN = 15.0
-
-
-class Service:
-    """A control service as a process."""
-
-    def __init__(self, deployment: Deployment, state: Path) -> None:
-        self._deployment, self.state = deployment, state
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> Self:
-        environment = self._deployment.environment("")
-        command = [sys.executable, "-m", "tests.e2e.control_service", str(self.state)]
-        self._process = spawn(
-            [*command, self._deployment.nats.url, str(self._deployment.configuration)],
-            log=self._deployment.folder / f"{self.state.name}.log",
-            death_signal=signal.SIGTERM,
-            environment=environment,
-        )
-        return self
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-
-    def terminate(self) -> int:
-        assert self._process is not None
-        self._process.terminate()
-        return self._process.wait(30)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.terminate()
-
-    @property
-    def id(self) -> str:
-        return (self.state / "service-id").read_text().strip()
-
-    def ready(self) -> bool:
-        return (self.state / "metrics-port").exists() and "_ready 1.0" in self.metrics()
-
-    def metrics(self) -> str:
-        port = (self.state / "metrics-port").read_text()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
 
 
 class Load:
@@ -157,11 +104,12 @@ class Eye:
 
 def test_kills_under_load(deployment: Deployment) -> None:
     witness = witness_of(deployment)
-    folder = deployment.folder
     with ExitStack() as stack:
         eye = Eye(deployment.nats.url)
         stack.callback(eye.close)
-        first = stack.enter_context(Service(deployment, folder / "first"))
+        first = stack.enter_context(ControlService(deployment, "first"))
+        wait_for(first.ready, "the service")
+        first.apply(deployment.configuration.read_text())
         await_capture(deployment)
         wait_for(eye.running, "the flows' start")
         load = stack.enter_context(Load(deployment))
@@ -170,6 +118,7 @@ def test_kills_under_load(deployment: Deployment) -> None:
         before = eye.pids()
         deployment.more = {"pipelines": {"all": {"filter": "op != 'nothing'"}}}
         deployment.write_configuration()
+        first.apply(deployment.configuration.read_text())
         wait_for(lambda: eye.pids()["capture/shop"] not in ((), before["capture/shop"]), "restart")
         assert eye.pids()["deliver/warehouse"] == before["deliver/warehouse"]
         assert eye.status("capture/shop").restarts == 0
@@ -192,7 +141,7 @@ def test_kills_under_load(deployment: Deployment) -> None:
         assert eye.pids() == before
 
         # One that does not come back is replaced by another.
-        second = stack.enter_context(Service(deployment, folder / "second"))
+        second = stack.enter_context(ControlService(deployment, "second"))
         wait_for(second.ready, "the second service")
         first.kill()
         killed = time.monotonic()
