@@ -54,13 +54,10 @@ class ControlService:
         environment = self._deployment.environment("")
         for name in ("WAXTAP_CONFIG", "WAXTAP_FLOW"):
             del environment[name]
+        nats = ["--embedded"] if self._embedded else ["--nats-url", self._deployment.nats.url]
+        arguments = [*nats, *(word for pair in options.items() for word in pair)]
         self._process = spawn(
-            [
-                sys.executable,
-                "-m",
-                self._module,
-                *(word for pair in options.items() for word in pair),
-            ],
+            [sys.executable, "-m", self._module, *arguments],
             log=self.log,
             death_signal=signal.SIGTERM,
             environment=environment,

@@ -176,6 +176,7 @@ def test_an_embedded_server_is_killed_with_its_service_and_comes_back(
     with ControlService(deployment, "only", embedded=True) as only:
         wait_for(only.ready, "the service")
         only.apply(deployment.configuration.read_text())
+        await_capture(deployment)
         insert(deployment, 1, 100)
         agree(deployment)
         with only.channel() as channel:
