@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from control.specs.store import SpecStore, Stored
 
 _REMEMBERED = 3600.0
-# Of a request without an id, long enough to find out what became of a write without an answer.
-_BRIEFLY = 60.0
 _MOST_REMEMBERED = 1000
+# Of requests without an id, enough to find out what became of a write that got no answer.
+_MOST_NAMELESS = 20
+_NAMELESS = "-"
 # Services that write at the same time make each other begin anew.
 _TRIES = 20
 
@@ -123,7 +124,7 @@ class Editing:
             ConfigError: The configuration would not be right; or it is too large.
             RetryableError: NATS does not answer.
         """
-        mark = request.id or str(uuid4())
+        mark = request.id or f"{_NAMELESS}{uuid4()}"
         for tries_left in reversed(range(_TRIES)):
             base = self._store.read()
             if (before := _answered(base, request, mark)) is not None:
@@ -169,10 +170,15 @@ def _answered(base: Stored, request: Asked, mark: str) -> bytes | None:
 
 def _remembering(document: Document, request: Asked, mark: str, answer: bytes) -> Document:
     now = time.time()
-    when = now if request.id else now - _REMEMBERED + _BRIEFLY
-    kept = [(name, one) for name, one in document.requests.items() if one.time > now - _REMEMBERED]
-    kept.append((mark, Answered(request.digest, when, answer)))
-    return replace(document, requests=dict(kept[-_MOST_REMEMBERED:]))
+    known = document.requests | {mark: Answered(request.digest, now, answer)}
+    nameless = [name for name in known if name.startswith(_NAMELESS)][-_MOST_NAMELESS:]
+    named = [
+        name
+        for name, one in known.items()
+        if not name.startswith(_NAMELESS) and one.time > now - _REMEMBERED
+    ]
+    kept = [*nameless, *named[-_MOST_REMEMBERED:]]
+    return replace(document, requests={name: known[name] for name in kept})
 
 
 def _disposals(document: Document, change: Change) -> dict[str, Disposal]:
