@@ -28,6 +28,8 @@ for _name in ("plan", "apply"):
 for _name in ("get", "delete", "check"):
     app.command(f"control.cli.resources:{_name}", name=_name)
 app.command("control.cli.resources:list_", name="list")
+for _name in ("pause", "resume", "restart"):
+    app.command(f"control.cli.flows:{_name}", name=_name)
 app.command("control.cli.try_pipeline:try_pipeline", name="try")
 app.command("control.cli.dead_letters:app", name="dlq")
 

@@ -1,67 +1,109 @@
-"""A process that supervises flows: `python -m tests.e2e.control_service STATE NATS_URL CONFIG`.
-
-The configuration is the file CONFIG, looked at again and again.
-"""
+"""The control service as a process, to be killed and started again at the same ports."""
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-import threading
-import time
-from dataclasses import dataclass
-from pathlib import Path
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Self
 
-import yaml
+import grpc
 
-from connectors.jetstream.spec import NatsSpec
-from control.supervisor.group import Launcher
-from control.supervisor.host import StateFolder
-from control.supervisor.supervisor import Settings, Supervisor
-from dataflows import reporting
+from control.pb.cdc.v1 import cdc_pb2 as pb
+from control.pb.cdc.v1 import cdc_pb2_grpc
+from control.servers.ports import free_port
+from control.servers.spawn import spawn
 
+if TYPE_CHECKING:
+    import subprocess
 
-@dataclass(frozen=True)
-class FileSpecs:
-    """A revision of a file."""
-
-    revision: int
-    tree: dict[str, object]
+    from tests.e2e.deployment import Deployment
 
 
-class FileSpecSource:
-    """Reads a file; its time of change is the revision."""
+class ControlService:
+    """A control service with a state folder of its own.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Args:
+        deployment: Where it runs.
+        name: Of its state folder and its log.
+        module: What is run.
+    """
 
-    def read(self) -> FileSpecs:
-        revision = self._path.stat().st_mtime_ns
-        return FileSpecs(revision, yaml.safe_load(self._path.read_text()))
+    def __init__(self, deployment: Deployment, name: str, module: str = "control.server") -> None:
+        self._deployment, self._module = deployment, module
+        self.state = deployment.folder / name
+        self.log = deployment.folder / f"{name}.log"
+        self.port, self._metrics_port = free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def changed(self, after: int, timeout: float) -> FileSpecs | None:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if (found := self.read()).revision > after:
-                return found
-            time.sleep(0.1)
-        return None
+    def start(self) -> Self:
+        options = {
+            "--nats-url": self._deployment.nats.url,
+            "--state": str(self.state),
+            "--listen": f"127.0.0.1:{self.port}",
+            "--metrics": f"127.0.0.1:{self._metrics_port}",
+        }
+        environment = self._deployment.environment("")
+        for name in ("WAXTAP_CONFIG", "WAXTAP_FLOW"):
+            del environment[name]
+        self._process = spawn(
+            [
+                sys.executable,
+                "-m",
+                self._module,
+                *(word for pair in options.items() for word in pair),
+            ],
+            log=self.log,
+            death_signal=signal.SIGTERM,
+            environment=environment,
+        )
+        return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
-def main(state: str, url: str, config: str) -> None:
-    reporting.configure(os.environ)
-    nats = {"url": url}
-    settings = Settings(
-        NatsSpec.model_validate(nats), Launcher(nats, os.environ), StateFolder(Path(state))
-    )
-    supervisor = Supervisor(settings, FileSpecSource(Path(config)))
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    supervisor.start()
-    asked.wait()
-    supervisor.stop()
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
+    def terminate(self, seconds: float = 30) -> int:
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(seconds)
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.terminate()
+
+    @property
+    def id(self) -> str:
+        return (self.state / "service-id").read_text().strip()
+
+    def ready(self) -> bool:
+        """Whether it says that flows can run."""
+        try:
+            return "waxtap_control_ready 1.0" in self.metrics()
+        except (urllib.error.URLError, ConnectionError):
+            return False
+
+    def metrics(self) -> str:
+        url = f"http://127.0.0.1:{self._metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(f"127.0.0.1:{self.port}")
+
+    def apply(self, yaml: str) -> pb.ApplyResponse:
+        """Plan and apply a configuration."""
+        with self.channel() as channel:
+            stub = cdc_pb2_grpc.ConfigServiceStub(channel)
+            plan = stub.Plan(pb.PlanRequest(yaml=yaml), timeout=20)
+            return stub.Apply(pb.ApplyRequest(yaml=yaml, hash=plan.hash), timeout=20)
