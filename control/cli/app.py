@@ -43,7 +43,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
     reporting.configure(os.environ)
     try:
-        status = app(list(arguments), exit_on_error=False, print_error=True)
+        status = app(
+            list(arguments), exit_on_error=False, print_error=True, result_action="return_value"
+        )
     except CycloptsError:
         return WRONG_INPUT
     except WaxtapError as error:

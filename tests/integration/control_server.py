@@ -87,6 +87,7 @@ class RunningControl:
     ) -> None:
         self.channel.close()
         self.run(self._server.stop(1))
+        self.service.close()
         self.run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
