@@ -15,7 +15,7 @@ ARGS ?=
 KEEP ?=
 SOURCE ?=
 
-.PHONY: help setup demo test test-fast lint format gen-proto types chaos bench bench-quick lock dist clean
+.PHONY: help setup demo test test-fast lint format gen-proto proto-breaking types chaos bench bench-quick lock dist clean
 
 help: ## this text
 	@echo "make TARGET, with Python 3.11 or 3.12 and nothing else prepared:"
@@ -48,6 +48,9 @@ format: $(READY) ## put the style right
 gen-proto: $(READY) ## write control/pb anew from proto/, and check its style
 	$(BIN)/buf lint proto
 	proto/generate.sh
+
+proto-breaking: $(READY) ## check that proto/ breaks no client of what main has
+	@proto/breaking.sh
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy

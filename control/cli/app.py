@@ -43,12 +43,27 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit status."""
     reporting.configure(os.environ)
     try:
-        status = app(list(arguments), exit_on_error=False, print_error=True)
+        status = app(
+            list(arguments), exit_on_error=False, print_error=True, result_action="return_value"
+        )
     except CycloptsError:
         return WRONG_INPUT
     except WaxtapError as error:
         reporting.report(error)
         return exit_status(error)
+    except ImportError as error:
+        # A command's module is imported when it is run.
+        missing = error.__cause__
+        if not isinstance(missing, ModuleNotFoundError) or _is_ours(missing.name or ""):
+            raise
+        reporting.report(
+            ConfigError(
+                "cli.extra_missing",
+                f"the package {missing.name} is not installed, which this command needs",
+                cure="pip install 'waxtap[control]'",
+            )
+        )
+        return WRONG_INPUT
     return status if isinstance(status, int) else OK
 
 
@@ -57,3 +72,7 @@ def exit_status(error: WaxtapError) -> int:
     if isinstance(error, ConfigError):
         return WRONG_INPUT
     return NO_ENVIRONMENT if isinstance(error, RetryableError) else FAILED
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("connectors", "control", "dataflows", "")

@@ -89,9 +89,13 @@ class ServeOptions:
         """The section `nats` as flows are to have it, references unresolved.
 
         Raises:
-            ConfigError: There is none, or the file cannot be read.
+            ConfigError: There is none, or there are two; or the file cannot be read.
         """
         file = self.config
+        if file is not None and self.nats_url is not None:
+            raise ConfigError(
+                "control.options", "either --config or --nats-url", where="--nats-url"
+            )
         if file is None and self.nats_url is None and (named := environment.get("WAXTAP_CONFIG")):
             file = Path(named)
         if self.nats_url is not None:

@@ -82,6 +82,7 @@ async def serve(
             metrics = MetricsServer(FlowCollector(supervisor, nats), *metrics_address)
             stack.push_async_callback(asyncio.to_thread, metrics.stop)
         config = ConfigService(store, nats, environment, render, supervisor.stopped)
+        stack.push_async_callback(asyncio.to_thread, config.close)
         server = ControlServer(
             options.listen,
             _services(config, supervisor, nats),

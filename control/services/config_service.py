@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
 
     _Context = grpc.aio.ServicerContext[object, object]
     _R = TypeVar("_R", bound=Resource)
+    _Answer = TypeVar("_Answer")
 
+# So many changes may be stored at once.
+_EDITORS = 32
 _DISPOSALS = {
     cdc_pb2.DISPOSAL_KEEP: False,
     cdc_pb2.DISPOSAL_DROP: True,
@@ -73,9 +77,13 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         self._pipelines = Resources(PIPELINES, editing)
         self._topics = Resources(TOPICS, editing)
         self._whole = Whole(store, editing, nats, environment, render)
-        # Changes of one service one after the other: they would only make each other begin anew.
-        self._writing = asyncio.Lock()
+        # Changes wait for one another, and nobody else is to wait for them.
+        self._editors = ThreadPoolExecutor(_EDITORS, "waxtap-edits")
         self.disposals = Disposals(store, editing, nats, environment, stopped)
+
+    def close(self) -> None:
+        """Let go of the threads, once no call is under way any more."""
+        self._editors.shutdown()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -126,8 +134,7 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         )
         name = read_name(SOURCES, request.name)
         given = _asked("DeleteSource", request)
-        async with self._writing:
-            await asyncio.to_thread(self._delete_source, given, request, disposal)
+        await self._edit(self._delete_source, given, request, disposal)
         if not request.validate_only:
             await self.disposals.dispose(name)
         return Empty()
@@ -280,8 +287,7 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         self, request: cdc_pb2.ApplyRequest, context: _Context
     ) -> cdc_pb2.ApplyResponse:
         given = _asked("Apply", request)
-        async with self._writing:
-            return await asyncio.to_thread(self._whole.apply, given, request.yaml, request.hash)
+        return await self._edit(self._whole.apply, given, request.yaml, request.hash)
 
     @override
     async def ListRevisions(
@@ -294,14 +300,12 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         self, request: cdc_pb2.RollBackRequest, context: _Context
     ) -> cdc_pb2.Revision:
         given = _asked("RollBack", request)
-        async with self._writing:
-            return await asyncio.to_thread(self._whole.roll_back, given, request.revision)
+        return await self._edit(self._whole.roll_back, given, request.revision)
 
     # ---- alike for every kind
 
     async def _create(self, of: Resources[_R], given: Asked, name: str, resource: _R) -> _R:
-        async with self._writing:
-            answer = await asyncio.to_thread(of.create, given, name, resource)
+        answer = await self._edit(of.create, given, name, resource)
         return _read(type(resource), answer)
 
     async def _get(self, of: Resources[_R], name: str) -> _R:
@@ -311,14 +315,16 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         return of.list_(await asyncio.to_thread(self._store.read), size, token)
 
     async def _update(self, of: Resources[_R], given: Asked, resource: _R, mask: FieldMask) -> _R:
-        async with self._writing:
-            answer = await asyncio.to_thread(of.update, given, resource, list(mask.paths))
+        answer = await self._edit(of.update, given, resource, list(mask.paths))
         return _read(type(resource), answer)
 
     async def _delete(self, of: Resources[_R], given: Asked, name: str, tag: str) -> Empty:
-        async with self._writing:
-            await asyncio.to_thread(of.delete, given, name, tag)
+        await self._edit(of.delete, given, name, tag)
         return Empty()
+
+    async def _edit(self, work: Callable[..., _Answer], *arguments: object) -> _Answer:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._editors, work, *arguments)
 
 
 def _read(kind: type[_R], data: bytes) -> _R:

@@ -85,9 +85,9 @@ class Whole:
 
             return Change(tree, None, answer)
 
-        done = self._editing.run(request, change)
+        done = self._editing.run(request, change, alone=True)
         answer = cdc_pb2.ApplyResponse.FromString(done.answer)
-        answer.revision.revision = self._number(done, answer.revision)
+        answer.revision.revision = self._number(done, request)
         return answer
 
     def roll_back(self, request: Asked, revision: int) -> cdc_pb2.Revision:
@@ -112,9 +112,9 @@ class Whole:
             _check_disposals(base, tree)
             return Change(tree, None, lambda document: _revision(0, document))
 
-        done = self._editing.run(request, change)
+        done = self._editing.run(request, change, alone=True)
         answer = cdc_pb2.Revision.FromString(done.answer)
-        answer.revision = self._number(done, answer)
+        answer.revision = self._number(done, request)
         return answer
 
     def revisions(self, size: int, given: str) -> cdc_pb2.ListRevisionsResponse:
@@ -129,14 +129,12 @@ class Whole:
             next_page_token=token(_REVISIONS, str(found[size - 1].revision)) if more else "",
         )
 
-    def _number(self, done: Done, answer: cdc_pb2.Revision) -> int:
+    def _number(self, done: Done, request: Asked) -> int:
         """The number of the revision of an answer, which was not known when it was stored."""
         if done.stored is not None:
             return done.stored.revision
-        for one in self._store.revisions():
-            if _revision(0, one.document).create_time == answer.create_time:
-                return one.revision
-        return 0
+        known = [one for one in self._store.revisions() if request.id in one.document.requests]
+        return known[-1].revision if known else 0
 
 
 def _check_disposals(base: Stored, tree: Tree) -> None:

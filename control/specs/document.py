@@ -27,6 +27,7 @@ SETTINGS = ("python_transforms", "dead_letters")
 
 _COMPRESS_FROM = 4096
 _ZLIB = b"\x78"
+_FAST = 1
 _FORMAT = 1
 
 
@@ -124,7 +125,7 @@ _decode = msgspec.json.Decoder(Document).decode
 def encode(document: Document) -> bytes:
     """The bytes that are stored; `decode` reads them back."""
     data = msgspec.json.encode(document)
-    return zlib.compress(data) if len(data) >= _COMPRESS_FROM else data
+    return zlib.compress(data, _FAST) if len(data) >= _COMPRESS_FROM else data
 
 
 def decode(data: bytes, where: str) -> Document:

@@ -87,5 +87,5 @@ def _named(flows: Iterable[str]) -> list[str]:
 
 
 def _hash(base: Stored, tree: Tree) -> str:
-    data = msgspec.json.encode([base.revision, tree])
+    data = msgspec.json.encode([base.revision, base.tree, tree])
     return blake2b(data, digest_size=16).hexdigest()

@@ -7,7 +7,7 @@ Three kinds of texts, told apart by the name of their field:
 - `url`, an address: what stands behind the host is references, for it may hold a token;
 - any other is references alone; the word of a scheme may stand before: `Bearer ${TOKEN}`.
 
-A reference with a default of its own, `${PW:-secret}`, would be such a secret, and is refused.
+The default of a reference, `${PW:-secret}`, is written out like any other text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from connectors.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_REFERENCE = re.compile(r"(?<!\$)\$\{(?:file:[^}]+|[A-Za-z_]\w*(?P<default>:-[^}]+)?)\}")
+_REFERENCE = re.compile(r"(?<!\$)\$\{(?:file:[^}]+|[A-Za-z_]\w*(?::-(?P<default>[^}]*))?)\}")
 # Stands for a reference while a text is taken apart; of the private use area of Unicode.
 _MARK = "\ue000"
 _SCHEMED = re.compile(rf"([A-Za-z]+ )?{_MARK}+")
@@ -92,9 +92,7 @@ def _texts(
 
 
 def _is_safe(name: str, text: str) -> bool:
-    if any(found["default"] for found in _REFERENCE.finditer(text)):
-        return False
-    marked = _REFERENCE.sub(_MARK, text)
+    marked = _REFERENCE.sub(lambda found: found["default"] or _MARK, text)
     if not marked.strip(_MARK):
         return True
     if name == "dsn":
@@ -108,7 +106,10 @@ def _is_safe_dsn(marked: str) -> bool:
     """Whether the passwords of a connection string are references."""
     if marked.startswith(("mysql://", "mariadb://")):
         rest, _, query = marked.partition("?")
-        account = rest.partition("://")[2].rpartition("@")[0]
+        authority = rest.partition("://")[2].partition("/")[0]
+        account, at, _ = authority.rpartition("@")
+        if not at and authority.strip(_MARK):
+            return False
         found = parse_qsl(query, keep_blank_values=True)
         found.append(("password", account.partition(":")[2]))
     else:

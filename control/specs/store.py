@@ -165,7 +165,11 @@ class SpecStore:
             RetryableError: NATS does not answer: it may have been written or not.
             ConfigError: It is too large, or we are not allowed to write it.
         """
-        return Stored(self._publish(base.revision, encode(document)), document)
+        data = encode(document)
+        revision = self._publish(base.revision, data)
+        with self._lock:
+            self._seen = (revision, data, document)
+        return Stored(revision, document)
 
     def changed(self, after: int, timeout: float) -> Stored | None:
         """Wait for a revision later than `after`; None when there was none in `timeout` seconds.

@@ -13,6 +13,9 @@ from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from control.pb.cdc.v1 import cdc_pb2_grpc
 from control.server.assembly import ControlServer
+from control.server.audit import Audit
+from control.server.authentication import Authentication
+from control.server.listening import Listening
 from control.services.config_service import ConfigService
 from control.specs.store import SpecStore
 from control.supervisor.rendering import render
@@ -48,9 +51,16 @@ class RunningControl:
     Args:
         nats: Where its bucket is.
         environment: Where references are looked up.
+        listening: Where it listens, and who may ask.
     """
 
-    def __init__(self, nats: NatsSpec, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        nats: NatsSpec,
+        environment: Mapping[str, str],
+        listening: Listening | None = None,
+    ) -> None:
+        self._listening = listening or Listening("127.0.0.1:0")
         self.store = SpecStore(nats)
         self.flows = Flows()
         self._nats, self._environment = nats, environment
@@ -58,7 +68,8 @@ class RunningControl:
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self.service, self._server = self.run(self._start())
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{self._server.port}")
+        self.port = self._server.port
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.config = cdc_pb2_grpc.ConfigServiceStub(self.channel)
 
     def run(self, work: Coroutine[object, object, T]) -> T:
@@ -76,6 +87,7 @@ class RunningControl:
     ) -> None:
         self.channel.close()
         self.run(self._server.stop(1))
+        self.service.close()
         self.run(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -87,10 +99,13 @@ class RunningControl:
             self.store, self._nats, self._environment, render, self.flows.stopped
         )
         server = ControlServer(
-            "127.0.0.1:0",
+            self._listening.address,
             [service.register],
+            interceptors=(Authentication(self._listening.read_callers(self._environment)), Audit()),
+            credentials=self._listening.credentials(),
         )
         await server.start()
+        await server.ready(is_ready=True)
         return service, server
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from grpc_status import rpc_status
 
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -18,6 +16,7 @@ from connectors.jetstream.layout import ensure_stream
 from connectors.jetstream.spec import NatsSpec, StreamSpec
 from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import config_pb2 as config
+from tests.integration.control_refusals import refused
 from tests.integration.control_server import RunningControl, empty_bucket
 
 if TYPE_CHECKING:
@@ -51,36 +50,6 @@ def _shop(control: RunningControl, **request: object) -> config.Source:
     return control.config.CreateSource(
         cdc.CreateSourceRequest(source_id="shop", source=SHOP, **request)  # type: ignore[arg-type]
     )
-
-
-class Refused:
-    """A call that was refused, taken apart."""
-
-    def __init__(self, error: grpc.RpcError) -> None:
-        call = cast("grpc.Call", error)
-        status = rpc_status.from_call(call)
-        assert status is not None
-        self.code = call.code()
-        self.message = status.message
-        self.fields: list[str] = []
-        self.reason = self.cure = ""
-        self.retry = False
-        for detail in status.details:
-            info, request = ErrorInfo(), BadRequest()
-            if detail.Unpack(info):
-                self.reason, self.cure = info.reason, info.metadata.get("cure", "")
-            elif detail.Unpack(request):
-                self.fields = [one.field for one in request.field_violations]
-            else:
-                self.retry = detail.Is(RetryInfo.DESCRIPTOR)
-
-
-def refused(call: object, request: object) -> Refused:
-    with pytest.raises(grpc.RpcError) as caught:
-        call(request)  # type: ignore[operator]
-    found = Refused(caught.value)
-    assert "tops3cret" not in found.message
-    return found
 
 
 def test_a_source_is_created_read_listed_updated_and_deleted(control: RunningControl) -> None:
