@@ -1,0 +1,194 @@
+"""The message explorer over gRPC: stored topics, messages, and a look at new ones as they come."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from typing_extensions import override
+
+from control.explorer.page_tokens import question_digest
+from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
+from control.server.statuses import invalid, not_found
+from control.services.calls import page_of, page_size
+from control.services.message_filters import check_pattern, ordered, wanted
+
+if TYPE_CHECKING:
+    import grpc
+
+    from control.explorer.explorer import Explorer
+    from control.explorer.messages import Message
+    from control.explorer.readers import Reader
+    from control.explorer.topics import Held
+    from control.services.calls import Workers
+
+    _Context = grpc.aio.ServicerContext[object, object]
+
+_NAME = re.compile(r"streams/(CDC_[A-Za-z0-9_-]+)/messages/([1-9][0-9]{0,18})")
+_PAGE, _MOST = 100, 1000
+_TOPICS = 50
+_PREVIEW, _LONGEST_PREVIEW = 256, 65536
+# A page number that lies behind every message.
+_LAST_PAGE = 1 << 40
+
+
+class MessageService(cdc_pb2_grpc.MessageServiceServicer):
+    """Looks into the streams. Reads only.
+
+    Args:
+        explorer: Reads them.
+        workers: Where it does so.
+    """
+
+    def __init__(self, explorer: Explorer, workers: Workers) -> None:
+        self._explorer, self._workers = explorer, workers
+
+    @override
+    async def ListStoredTopics(
+        self, request: cdc_pb2.ListStoredTopicsRequest, context: _Context
+    ) -> cdc_pb2.ListStoredTopicsResponse:
+        """Topics as they are found in the streams, by name."""
+        check_pattern(request.filter, "filter")
+        page_size(request.page_size, _TOPICS, _MOST)
+
+        def work() -> cdc_pb2.ListStoredTopicsResponse:
+            found = self._explorer.topics(request.filter)
+            chosen, token = page_of(
+                list(found.items()),
+                request.page_size,
+                request.page_token,
+                question=question_digest("topics", request.filter),
+                default=_TOPICS,
+            )
+            readers = self._explorer.readers()
+            return cdc_pb2.ListStoredTopicsResponse(
+                topics=[self._topic(name, parts, readers) for name, parts in chosen],
+                next_page_token=token,
+                total_size=len(found),
+            )
+
+        return await self._workers.run(work)
+
+    @override
+    async def ListMessages(
+        self, request: cdc_pb2.ListMessagesRequest, context: _Context
+    ) -> cdc_pb2.ListMessagesResponse:
+        """A page of messages."""
+        choice, order = wanted(request.filter), ordered(request.order)
+        limit = page_size(request.limit, _PAGE, _MOST, "limit")
+        if request.page and request.page_token:
+            raise invalid("control.page", "either a page or a page token", where="page_token")
+        if not 0 <= request.page <= _LAST_PAGE:
+            raise invalid("control.page", "the first page is 1", where="page")
+
+        def work() -> cdc_pb2.ListMessagesResponse:
+            try:
+                page, token = self._explorer.messages(
+                    choice,
+                    order,
+                    limit=limit,
+                    preview=preview_bytes(request.preview_bytes),
+                    number=request.page or 1,
+                    token=request.page_token,
+                )
+            except ValueError as error:
+                raise invalid("control.page_token", str(error), where="page_token") from None
+            return cdc_pb2.ListMessagesResponse(
+                messages=[shown(message) for message in page.messages],
+                next_page_token=token,
+                total_size=page.total,
+                scanned=page.scanned,
+                incomplete=page.incomplete,
+            )
+
+        return await self._workers.run(work)
+
+    @override
+    async def GetMessage(
+        self, request: cdc_pb2.GetMessageRequest, context: _Context
+    ) -> cdc_pb2.Message:
+        """A message with headers, payload, and its state at every sink."""
+        found = _NAME.fullmatch(request.name)
+        if found is None:
+            raise invalid(
+                "control.name",
+                f"{request.name!r} is no name of a message",
+                where="name",
+                cure="streams/CDC_shop/messages/4711",
+            )
+        message = await self._workers.run(self._explorer.message, found[1], int(found[2]))
+        if message is None:
+            raise not_found(request.name)
+        return shown(message)
+
+    def _topic(
+        self, name: str, parts: list[Held], readers: dict[str, Reader]
+    ) -> cdc_pb2.StoredTopic:
+        found = self._explorer.partitions(parts)
+        reading = {
+            reader.name
+            for reader in readers.values()
+            for part in parts
+            for subject in part.subjects
+            if reader.reads(part.stream.source, subject)
+        }
+        return cdc_pb2.StoredTopic(
+            name=f"storedTopics/{name}",
+            messages=sum(each.messages for each in found),
+            bytes=sum(each.bytes for each in found),
+            partitions=[
+                cdc_pb2.StoredPartition(
+                    stream=each.stream,
+                    source=each.source,
+                    partition=each.partition,
+                    messages=each.messages,
+                    bytes=each.bytes,
+                    first_sequence=each.first[0],
+                    last_sequence=each.last[0],
+                    first_time=timestamp(each.first[1]),
+                    last_time=timestamp(each.last[1]),
+                    rate=each.rate,
+                )
+                for each in found
+            ],
+            sources=sorted({each.source for each in found}),
+            sinks=sorted(reading),
+        )
+
+
+def preview_bytes(given: int) -> int:
+    """How much of each payload is shown. Raises ApiError: less than nothing."""
+    if given < 0:
+        raise invalid("control.preview", "must not be negative", where="preview_bytes")
+    return min(given or _PREVIEW, _LONGEST_PREVIEW)
+
+
+def shown(message: Message) -> cdc_pb2.Message:
+    """A message as the API has it."""
+    return cdc_pb2.Message(
+        name=f"streams/{message.stream}/messages/{message.sequence}",
+        stream=message.stream,
+        source=message.source,
+        topic=message.topic,
+        partition=message.partition,
+        sequence=message.sequence,
+        time=timestamp(message.time),
+        key=message.key,
+        op=message.op,
+        position=message.position,
+        transaction=message.transaction,
+        size=message.size,
+        payload=message.payload,
+        payload_cut=message.cut,
+        headers=[cdc_pb2.Header(name=name, value=value) for name, value in message.headers],
+    )
+
+
+def timestamp(nanoseconds: int) -> Timestamp | None:
+    """A moment as the API has it; None: there is none."""
+    if not nanoseconds:
+        return None
+    moment = Timestamp()
+    moment.FromNanoseconds(nanoseconds)
+    return moment
