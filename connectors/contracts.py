@@ -484,6 +484,14 @@ class OffsetStore(Protocol):
         """
         ...
 
+    def read(self, share: Share) -> dict[str, int]:
+        """As `Sink.offsets`. Raises as `claim`."""
+        ...
+
+    def reset(self, share: Share, upto: int) -> None:
+        """As `Sink.reset`. Raises as `claim`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
@@ -531,4 +539,25 @@ class Sink(Protocol):
 
     def open(self, claim: Claim) -> SinkWriter:
         """Make the writer for a claim; it need not run in the process that claimed."""
+        ...
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on (`Claim.offsets`), without disturbing anybody.
+
+        Raises:
+            ConfigError: The target cannot be used.
+            RetryableError: The target cannot be reached.
+        """
+        ...
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`, forwards or backwards, for every subject.
+
+        Ends older writers as `claim` does. What the target holds stays: changes that it is given
+        once more find their own traces there.
+
+        Raises:
+            ConfigError: The target is not set up for it.
+            RetryableError: The target cannot be reached.
+        """
         ...

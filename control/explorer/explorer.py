@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
-from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from connectors.jetstream.direct import DirectGets
+from connectors.jetstream.stream import source_name
 from control.explorer import page_tokens, topics
+from control.explorer.deliveries import Deliveries
+from control.explorer.key_index import KeyIndexes
 from control.explorer.listing import Listing, Ordered, Page, whole
 from control.explorer.messages import shown
-from control.explorer.readers import readers
+from control.explorer.progress import Places, Sinks
+from control.explorer.readers import UnknownSinkError, readers
+from control.explorer.states import restriction
+from control.explorer.streams import streams
+from control.explorer.tailing import Tail
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from connectors.jetstream.spec import NatsSpec
+    from control.explorer.deliveries import Delivery, Fate
     from control.explorer.messages import Message
     from control.explorer.readers import Reader, Specs
     from control.explorer.topics import Held, Partition
     from control.explorer.wanted import Wanted
+
+
+class Shown(NamedTuple):
+    """A page of messages.
+
+    Attributes:
+        page: The page.
+        deliveries: For each message what became of it.
+        token: Of the next page; empty: there is none.
+    """
+
+    page: Page
+    deliveries: list[list[Delivery]]
+    token: str
 
 
 class Explorer:
@@ -26,12 +50,15 @@ class Explorer:
     Args:
         nats: Where the streams are.
         specs: Where sources and sinks are registered.
+        environment: What references to secrets are resolved from.
 
     Raises:
         RetryableError: NATS cannot be reached.
     """
 
-    def __init__(self, nats: NatsSpec, specs: Specs) -> None:
+    def __init__(
+        self, nats: NatsSpec, specs: Specs, environment: Mapping[str, str] = os.environ
+    ) -> None:
         self._specs = specs
         self._connection = connect(nats)
         try:
@@ -39,9 +66,14 @@ class Explorer:
         except BaseException:
             self._connection.release()
             raise
+        self._indexes = KeyIndexes(self._connection)
+        self._places = Places(self._connection, Sinks(nats, specs, environment))
+        self._deliveries = Deliveries(self._connection, self._reads, self._places)
 
     def close(self) -> None:
         """Let go of the connection. Never raises."""
+        self._places.close()
+        self._indexes.close()
         self._reads.close()
         self._connection.release()
 
@@ -66,8 +98,10 @@ class Explorer:
         preview: int,
         number: int = 1,
         token: str = "",
-    ) -> tuple[Page, str]:
-        """A page of messages, and the token of the next one; empty: there is none.
+        sink: str = "",
+        fates: frozenset[Fate] = frozenset(),
+    ) -> Shown:
+        """A page of messages.
 
         Args:
             wanted: Which.
@@ -76,29 +110,66 @@ class Explorer:
             preview: How many bytes of each payload are shown.
             number: Of the page, from 1, unless a token is given.
             token: Where to go on; empty: at the beginning.
+            sink: Only what this one reads; empty: anything.
+            fates: What may have become of them there; empty: anything.
 
         Raises:
+            UnknownSinkError: There is no such sink.
             ValueError: The token is wrong; says so.
             ConfigError: The topic is not well-formed.
             RetryableError: NATS does not answer.
         """
-        question = page_tokens.question_digest(wanted, order)
+        question = page_tokens.question_digest(wanted, order, sink, sorted(f.value for f in fates))
         place = page_tokens.decode(token, question) if token else None
-        listing = Listing(self._connection, self._reads, wanted, order, preview)
+        found = streams(self._connection, wanted.source)
+        known = self.readers()
+        left = None
+        if sink and sink not in known:
+            raise UnknownSinkError(sink)
+        if sink:
+            left = restriction(self._connection, self._places, known[sink], fates, found)
+        listing = Listing(
+            self._connection, self._reads, self._indexes, found, wanted, order, preview, left
+        )
         page = listing.page(question, limit, number, place)
-        return page, page_tokens.encode(page.token) if page.token else ""
+        deliveries = self._deliveries.of(page.messages, list(known.values()), found)
+        return Shown(page, deliveries, page_tokens.encode(page.token) if page.token else "")
 
-    def message(self, stream: str, sequence: int) -> Message | None:
+    def tail(self, wanted: Wanted, *, last: int, preview: int) -> tuple[list[Message], Tail]:
+        """The last messages that are stored, and what gives those that follow.
+
+        Args:
+            wanted: Which.
+            last: So many stored ones at most, as far as a look finds them in time.
+            preview: How many bytes of each payload are shown.
+
+        Raises:
+            ConfigError: The topic is not well-formed.
+            RetryableError: NATS does not answer.
+        """
+        found = streams(self._connection, wanted.source)
+        newest = Ordered(by_time=True, descending=True)
+        listing = Listing(
+            self._connection, self._reads, self._indexes, found, wanted, newest, preview
+        )
+        stored = listing.page("", last).messages[::-1] if last else []
+        tail = Tail(self._connection, self._reads, wanted, listing.looking(), found)
+        return stored, tail
+
+    def message(self, stream: str, sequence: int) -> tuple[Message, list[Delivery]] | None:
         """A message with its headers and its whole payload; None: there is no such change.
 
         Raises:
             GapError: Its row is gone from the object store.
             RetryableError: NATS does not answer.
         """
-        if api.stream_info(self._connection, stream) is None:
+        of_source = streams(self._connection, source_name(stream))
+        if stream not in [each.name for each in of_source]:
             return None
         found = self._reads.get(stream, {"seq": sequence, "batch": 1})
         # The server gives the next one where this one is gone.
         if not found or found[0].sequence != sequence or found[0].subject.count(".") < 3:
             return None
-        return shown(stream, found[0], whole(self._connection, found[0]), None)
+        message = shown(stream, found[0], whole(self._connection, found[0]), None)
+        (deliveries,) = self._deliveries.of([message], list(self.readers().values()), of_source)
+        return message, deliveries

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+class UnknownSinkError(Exception):
+    """No sink of this name is registered."""
+
+
 class Registered(Protocol):
     """A revision of the configuration."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from connectors.errors import ConfigError
 from connectors.jetstream.topics import filter_subjects
+from control.explorer.deliveries import Fate
 from control.explorer.listing import Ordered
 from control.explorer.wanted import Wanted, key_text
 from control.pb.cdc.v1 import cdc_pb2
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 _OPS = frozenset("cudrtm")
 _SOURCE = re.compile(r"[A-Za-z0-9_-]*")
+_FATES: dict[int, Fate] = {
+    cdc_pb2.DELIVERY_STATE_UNSENT: Fate.UNSENT,
+    cdc_pb2.DELIVERY_STATE_SENT: Fate.SENT,
+    cdc_pb2.DELIVERY_STATE_FAILED: Fate.FAILED,
+    cdc_pb2.DELIVERY_STATE_PARKED: Fate.PARKED,
+}
 _ORDERS: dict[int, Ordered] = {
     # Without a word, what is newest comes first.
     cdc_pb2.ORDER_UNSPECIFIED: Ordered(by_time=True, descending=True),
@@ -55,6 +62,16 @@ def wanted(given: cdc_pb2.MessageFilter) -> Wanted:
         end=end,
         text=given.text,
     )
+
+
+def fates(given: cdc_pb2.MessageFilter) -> frozenset[Fate]:
+    """What may have become of messages. Raises ApiError: a state is none, or without a sink."""
+    if given.states and not given.sink:
+        raise invalid("control.sink", "states are those at one sink: name it", where="filter.sink")
+    for index, state in enumerate(given.states):
+        if state not in _FATES:
+            raise invalid("control.state", f"{state} is no state", where=f"filter.states[{index}]")
+    return frozenset(_FATES[state] for state in given.states)
 
 
 def ordered(given: int) -> Ordered:

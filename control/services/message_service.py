@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING
 
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from typing_extensions import override
 
+from control.explorer.deliveries import Fate
 from control.explorer.page_tokens import question_digest
+from control.explorer.readers import UnknownSinkError
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
-from control.server.statuses import invalid, not_found
+from control.server.statuses import ApiError, invalid, not_found
 from control.services.calls import page_of, page_size
-from control.services.message_filters import check_pattern, ordered, wanted
+from control.services.message_filters import check_pattern, fates, ordered, wanted
 
 if TYPE_CHECKING:
-    import grpc
+    from collections.abc import AsyncIterator, Sequence
 
+    from control.explorer.deliveries import Delivery
     from control.explorer.explorer import Explorer
     from control.explorer.messages import Message
     from control.explorer.readers import Reader
@@ -29,6 +34,15 @@ _NAME = re.compile(r"streams/(CDC_[A-Za-z0-9_-]+)/messages/([1-9][0-9]{0,18})")
 _PAGE, _MOST = 100, 1000
 _TOPICS = 50
 _PREVIEW, _LONGEST_PREVIEW = 256, 65536
+# So many callers may follow at once; each asks so often (seconds) for what is new.
+_MOST_TAILS, _TAIL_PAUSE = 32, 0.2
+_STATES = {
+    Fate.UNKNOWN: cdc_pb2.DELIVERY_STATE_UNSPECIFIED,
+    Fate.UNSENT: cdc_pb2.DELIVERY_STATE_UNSENT,
+    Fate.SENT: cdc_pb2.DELIVERY_STATE_SENT,
+    Fate.FAILED: cdc_pb2.DELIVERY_STATE_FAILED,
+    Fate.PARKED: cdc_pb2.DELIVERY_STATE_PARKED,
+}
 # A page number that lies behind every message.
 _LAST_PAGE = 1 << 40
 
@@ -43,6 +57,7 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
 
     def __init__(self, explorer: Explorer, workers: Workers) -> None:
         self._explorer, self._workers = explorer, workers
+        self._tails = 0
 
     @override
     async def ListStoredTopics(
@@ -82,20 +97,28 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
         if not 0 <= request.page <= _LAST_PAGE:
             raise invalid("control.page", "the first page is 1", where="page")
 
+        states = fates(request.filter)
+
         def work() -> cdc_pb2.ListMessagesResponse:
             try:
-                page, token = self._explorer.messages(
+                page, deliveries, token = self._explorer.messages(
                     choice,
                     order,
                     limit=limit,
                     preview=preview_bytes(request.preview_bytes),
                     number=request.page or 1,
                     token=request.page_token,
+                    sink=request.filter.sink,
+                    fates=states,
                 )
+            except UnknownSinkError:
+                raise invalid(
+                    "control.sink", f"there is no sink {request.filter.sink!r}", where="filter.sink"
+                ) from None
             except ValueError as error:
                 raise invalid("control.page_token", str(error), where="page_token") from None
             return cdc_pb2.ListMessagesResponse(
-                messages=[shown(message) for message in page.messages],
+                messages=[shown(*each) for each in zip(page.messages, deliveries, strict=True)],
                 next_page_token=token,
                 total_size=page.total,
                 scanned=page.scanned,
@@ -117,10 +140,47 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
                 where="name",
                 cure="streams/CDC_shop/messages/4711",
             )
-        message = await self._workers.run(self._explorer.message, found[1], int(found[2]))
-        if message is None:
+        told = await self._workers.run(self._explorer.message, found[1], int(found[2]))
+        if told is None:
             raise not_found(request.name)
-        return shown(message)
+        return shown(*told)
+
+    @override
+    async def TailMessages(
+        self, request: cdc_pb2.TailMessagesRequest, context: _Context
+    ) -> AsyncIterator[cdc_pb2.Message]:
+        """Messages as they are stored, until the caller goes."""
+        choice = wanted(request.filter)
+        for name in ("start_time", "end_time", "sink", "states"):
+            if _has(request.filter, name):
+                raise invalid(
+                    "control.tail",
+                    "what is being stored has no other time than now, and was sent nowhere yet",
+                    where=f"filter.{name}",
+                )
+        if not 0 <= request.last <= _MOST:
+            raise invalid("control.last", f"0 to {_MOST}", where="last")
+        preview = preview_bytes(request.preview_bytes)
+        if self._tails >= _MOST_TAILS:
+            raise ApiError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "control.too_many_tails",
+                f"{_MOST_TAILS} callers are following already",
+                retry=True,
+            )
+        self._tails += 1
+        try:
+            messages, tail = await self._workers.run(
+                self._explorer.tail, choice, last=request.last, preview=preview
+            )
+            while True:
+                for message in messages:
+                    yield shown(message)
+                messages = await self._workers.run(tail.next)
+                if not messages:
+                    await asyncio.sleep(_TAIL_PAUSE)
+        finally:
+            self._tails -= 1
 
     def _topic(
         self, name: str, parts: list[Held], readers: dict[str, Reader]
@@ -157,6 +217,10 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
         )
 
 
+def _has(given: cdc_pb2.MessageFilter, name: str) -> bool:
+    return name in {field.name for field, _ in given.ListFields()}
+
+
 def preview_bytes(given: int) -> int:
     """How much of each payload is shown. Raises ApiError: less than nothing."""
     if given < 0:
@@ -164,8 +228,8 @@ def preview_bytes(given: int) -> int:
     return min(given or _PREVIEW, _LONGEST_PREVIEW)
 
 
-def shown(message: Message) -> cdc_pb2.Message:
-    """A message as the API has it."""
+def shown(message: Message, deliveries: Sequence[Delivery] = ()) -> cdc_pb2.Message:
+    """A message as the API has it, with what became of it."""
     return cdc_pb2.Message(
         name=f"streams/{message.stream}/messages/{message.sequence}",
         stream=message.stream,
@@ -181,6 +245,10 @@ def shown(message: Message) -> cdc_pb2.Message:
         size=message.size,
         payload=message.payload,
         payload_cut=message.cut,
+        deliveries=[
+            cdc_pb2.Delivery(sink=each.sink, state=_STATES[each.fate], error=each.error)
+            for each in deliveries
+        ],
         headers=[cdc_pb2.Header(name=name, value=value) for name, value in message.headers],
     )
 

@@ -10,6 +10,8 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
+from connectors.jetstream import api
+from connectors.jetstream.connection import connect
 from connectors.jetstream.spec import NatsSpec
 from control.explorer.explorer import Explorer
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
@@ -25,6 +27,7 @@ from tests.integration.control_explorer import (
     serving,
     subject,
 )
+from tests.integration.streams import until
 from tests.servers.require import obtain
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ TREE = {
 }
 Stub = cdc_pb2_grpc.MessageServiceStub
 ASCENDING, DESCENDING = cdc_pb2.ORDER_SEQUENCE_ASCENDING, cdc_pb2.ORDER_SEQUENCE_DESCENDING
+UNSENT = cdc_pb2.DELIVERY_STATE_UNSENT
 # Where the key 3 goes.
 PLACE = partition('{"id":3}', PARTITIONS)
 BY_TIME, NEWEST = cdc_pb2.ORDER_TIME_ASCENDING, cdc_pb2.ORDER_TIME_DESCENDING
@@ -239,13 +243,92 @@ def test_filters_that_look_at_messages(stub: Stub, content: Content, order: int)
          lambda place, c: ".db." in place and c.op in "cu" and c.key == '{"id":3}'),
     ]  # fmt: skip
     for choice, keep in cases:
-        request = cdc_pb2.ListMessagesRequest(filter=choice, limit=13, order=order)  # type: ignore[arg-type]
+        request = cdc_pb2.ListMessagesRequest(filter=choice, limit=90, order=order)  # type: ignore[arg-type]
         found = through(stub, request)
         assert len(found) == len(set(found))
         assert set(found) == expected(keep)
         assert found
         paged = cdc_pb2.ListMessagesRequest(filter=choice, limit=13, order=order, page=2)  # type: ignore[arg-type]
         assert listed(stub.ListMessages(paged)) == found[13:26]
+
+
+@pytest.mark.parametrize("order", [ASCENDING, NEWEST])
+def test_an_index_of_keys_answers_as_a_look_does(stub: Stub, content: Content, order: int) -> None:
+    expected = {
+        f"{source}/{change.position}"
+        for source, place, change in content.log
+        if change.key == '{"id":23}' and ".db." in place
+    }
+    choice = cdc_pb2.MessageFilter(topic="db.*", key='{"id": 23}')
+    request = cdc_pb2.ListMessagesRequest(filter=choice, limit=7, order=order)  # type: ignore[arg-type]
+    looked = through(stub, request)
+    assert set(looked) == expected
+    request.page_token = ""
+    # Built beside the first request; from then on what matches is counted.
+    until(lambda: stub.ListMessages(request).total_size == len(expected))
+    assert through(stub, request) == looked
+    request.page, request.page_token = 2, ""
+    assert listed(stub.ListMessages(request)) == looked[7:14]
+    number = 2_000_000 + len(content.log)
+    change = row("store", number, 23)
+    content.write("store", [(subject("store", "db.users", change), change)])
+    request.page = 0
+    assert stub.ListMessages(request).total_size == len(expected) + 1
+
+
+def test_new_messages_are_followed(stub: Stub, content: Content) -> None:
+    before = content.positions("db.users", "db.orders")[-5:]
+    call = stub.TailMessages(
+        cdc_pb2.TailMessagesRequest(filter=cdc_pb2.MessageFilter(topic="db.*"), last=5)
+    )
+    seen = [next(call) for _ in range(5)]
+    assert [f"{each.source}/{each.position}" for each in seen] == before
+    expected = []
+    for turn in range(6):
+        number = 3_000_000 + len(content.log)
+        source = ("shop", "store")[turn % 2]
+        messages = []
+        for index in range(300 if turn == 3 else 2):
+            topic = ("db.users", "app")[index % 2]
+            change = row(source, number + index, 9, "u")
+            messages.append((subject(source, topic, change), change))
+            if topic == "db.users":
+                expected.append(f"{source}/{change.position}")
+        content.write(source, messages)
+    found = [next(call) for _ in range(len(expected))]
+    # Within a source in its order; two sources may be seen in turns.
+    for source in ("shop", "store"):
+        mine = [f"{each.source}/{each.position}" for each in found if each.source == source]
+        assert mine == [each for each in expected if each.startswith(f"{source}/")]
+    call.cancel()
+
+
+def test_a_follower_sees_a_stream_that_is_new(stub: Stub, content: Content) -> None:
+    choice = cdc_pb2.MessageFilter(topic="fresh")
+    call = stub.TailMessages(cdc_pb2.TailMessagesRequest(filter=choice))
+    writer = Writer(content.nats, "later")
+    change = row("later", 1, 1)
+    writer.write([(subject("later", "fresh", change), change)])
+    writer.close()
+    assert next(call).stream == "CDC_later"
+    call.cancel()
+    # A stream that is there no longer makes a token stale.
+    request = cdc_pb2.ListMessagesRequest(limit=1)
+    request.page_token = stub.ListMessages(request).next_page_token
+    with connect(content.nats) as connection:
+        api.call(connection, "STREAM.DELETE.CDC_later", None, dict)
+    with pytest.raises(grpc.RpcError) as raised:
+        stub.ListMessages(request)
+    assert refused(raised.value) == "page_token"
+
+
+@pytest.mark.parametrize("field", ["start_time", "end_time"])
+def test_a_follower_names_no_time(stub: Stub, field: str) -> None:
+    choice = cdc_pb2.MessageFilter()
+    getattr(choice, field).GetCurrentTime()
+    with pytest.raises(grpc.RpcError) as raised:
+        next(stub.TailMessages(cdc_pb2.TailMessagesRequest(filter=choice)))
+    assert refused(raised.value) == f"filter.{field}"
 
 
 def test_a_time_range_is_cut_out(stub: Stub, content: Content) -> None:
@@ -339,6 +422,11 @@ def test_rows_beyond_a_message_are_resolved(nats_factory: NatsFactory) -> None:
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(key="17")), "filter.key"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(ops=["c", "x"])),
          "filter.ops[1]"),
+        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(states=[UNSENT])),
+         "filter.sink"),
+        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(states=[cdc_pb2.DELIVERY_STATE_UNSPECIFIED], sink="search")),
+         "filter.states[0]"),
+        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(sink="nobody")), "filter.sink"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(partition=-1)),
          "filter.partition"),
     ],
@@ -377,7 +465,7 @@ def test_a_wrong_name_is_refused(stub: Stub, name: str) -> None:
 def test_what_is_no_change_is_not_found(stub: Stub, name: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         stub.GetMessage(cdc_pb2.GetMessageRequest(name=f"streams/{name}"))
-    assert raised.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+    assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def refused(error: grpc.RpcError) -> str:
