@@ -47,7 +47,7 @@ TREE = {
 }
 Stub = cdc_pb2_grpc.MessageServiceStub
 ASCENDING, DESCENDING = cdc_pb2.ORDER_SEQUENCE_ASCENDING, cdc_pb2.ORDER_SEQUENCE_DESCENDING
-UNSENT = cdc_pb2.DELIVERY_STATE_UNSENT
+UNSENT, UNKNOWN = cdc_pb2.DELIVERY_STATE_UNSENT, cdc_pb2.DELIVERY_STATE_UNSPECIFIED
 # Where the key 3 goes.
 PLACE = partition('{"id":3}', PARTITIONS)
 BY_TIME, NEWEST = cdc_pb2.ORDER_TIME_ASCENDING, cdc_pb2.ORDER_TIME_DESCENDING
@@ -424,7 +424,7 @@ def test_rows_beyond_a_message_are_resolved(nats_factory: NatsFactory) -> None:
          "filter.ops[1]"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(states=[UNSENT])),
          "filter.sink"),
-        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(states=[cdc_pb2.DELIVERY_STATE_UNSPECIFIED], sink="search")),
+        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(states=[UNKNOWN], sink="search")),
          "filter.states[0]"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(sink="nobody")), "filter.sink"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(partition=-1)),
