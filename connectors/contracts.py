@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from json import dumps, loads
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -297,6 +297,42 @@ class Source(Protocol):
         Raises:
             ConfigError: It is in use, or not this source's own.
             RetryableError: The server cannot be reached.
+        """
+        ...
+
+
+class Observation(NamedTuple):
+    """Where a source's server is.
+
+    Attributes:
+        position: Of the end of its log: an LSN, a GTID set, a file and an offset.
+        slot: What keeps the log there for the source; empty: nothing does.
+        slot_active: Whether somebody reads from it.
+        retained: How many bytes of log the server keeps for the slot.
+        lag: How many bytes of log lie behind what is stored; None: that cannot be told.
+    """
+
+    position: str
+    slot: str = ""
+    slot_active: bool = False
+    retained: int = 0
+    lag: int | None = None
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A source that can tell where its server is, beside the flow that reads it."""
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server, changing nothing there.
+
+        Args:
+            stored: What the stream holds; None: nothing yet.
+
+        Raises:
+            ConfigError: The server cannot be asked.
+            RetryableError: The server cannot be reached.
+            FatalError: `stored` is of another type of source.
         """
         ...
 

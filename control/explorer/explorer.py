@@ -14,18 +14,24 @@ from control.explorer.key_index import KeyIndexes
 from control.explorer.listing import Listing, Ordered, Page, whole
 from control.explorer.messages import shown
 from control.explorer.progress import Places, Sinks
-from control.explorer.readers import UnknownSinkError, readers
+from control.explorer.readers import UnknownSinkError, readers, sources
+from control.explorer.resetting import place, reset, unusable
+from control.explorer.sink_offsets import offsets, parts
+from control.explorer.source_offsets import Observer
 from control.explorer.states import restriction
 from control.explorer.streams import streams
 from control.explorer.tailing import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.deliveries import Delivery, Fate
     from control.explorer.messages import Message
     from control.explorer.readers import Reader, Specs
+    from control.explorer.resetting import Target
+    from control.explorer.sink_offsets import Part, SinkOffset
+    from control.explorer.source_offsets import SourceOffset
     from control.explorer.topics import Held, Partition
     from control.explorer.wanted import Wanted
 
@@ -59,7 +65,7 @@ class Explorer:
     def __init__(
         self, nats: NatsSpec, specs: Specs, environment: Mapping[str, str] = os.environ
     ) -> None:
-        self._specs = specs
+        self._nats, self._specs = nats, specs
         self._connection = connect(nats)
         try:
             self._reads = DirectGets(self._connection)
@@ -67,7 +73,9 @@ class Explorer:
             self._connection.release()
             raise
         self._indexes = KeyIndexes(self._connection)
-        self._places = Places(self._connection, Sinks(nats, specs, environment))
+        self._sinks = Sinks(nats, specs, environment)
+        self._places = Places(self._connection, self._sinks)
+        self._observer = Observer(nats, self._places.executor)
         self._deliveries = Deliveries(self._connection, self._reads, self._places)
 
     def close(self) -> None:
@@ -124,10 +132,9 @@ class Explorer:
         found = streams(self._connection, wanted.source)
         known = self.readers()
         left = None
-        if sink and sink not in known:
-            raise UnknownSinkError(sink)
         if sink:
-            left = restriction(self._connection, self._places, known[sink], fates, found)
+            (reader,) = self._chosen(sink)
+            left = restriction(self._connection, self._places, reader, fates, found)
         listing = Listing(
             self._connection, self._reads, self._indexes, found, wanted, order, preview, left
         )
@@ -173,3 +180,64 @@ class Explorer:
         message = shown(stream, found[0], whole(self._connection, found[0]), None)
         (deliveries,) = self._deliveries.of([message], list(self.readers().values()), of_source)
         return message, deliveries
+
+    def sink_parts(self, sink: str) -> list[Part]:
+        """What a sink reads, or all of them: the partitions, in the order of a list.
+
+        Raises:
+            UnknownSinkError: There is no such sink.
+            RetryableError: NATS does not answer.
+        """
+        return parts(self._connection, self._chosen(sink), streams(self._connection))
+
+    def sink_offsets(self, chosen: Sequence[Part]) -> list[SinkOffset]:
+        """How far sinks are in these partitions. Raises RetryableError: NATS does not answer."""
+        known = self.readers()
+        names = {part.sink for part in chosen}
+        used = {part.stream for part in chosen}
+        found = [stream for stream in streams(self._connection) if stream.name in used]
+        places = self._places.of([known[name] for name in sorted(names & set(known))], found)
+        # One that was deleted, or a stream that was, is no longer told of.
+        there = [part for part in chosen if (part.sink, part.stream) in places]
+        return offsets(self._reads, there, places, found)
+
+    def sources(self) -> tuple[str, ...]:
+        """The names of the registered sources."""
+        return sources(self._specs.read())
+
+    def source_offsets(self, names: Sequence[str]) -> list[SourceOffset]:
+        """How far sources are. Raises RetryableError: NATS does not answer."""
+        found = {stream.name: stream for stream in streams(self._connection)}
+        config = self._sinks.config()
+        return self._observer.of(self._connection, names, self._reads, found, config)
+
+    def reset(self, sink: str, source: str, target: Target) -> None:
+        """Set a sink that stands still to another place.
+
+        Args:
+            sink: Its name.
+            source: In this source's stream; empty: in all that it reads.
+            target: Where to.
+
+        Raises:
+            UnknownSinkError: There is no such sink.
+            OutOfRangeError: A stream has no such place.
+            ConfigError: The sink cannot be used.
+            RetryableError: NATS or the target cannot be reached.
+        """
+        (reader,) = self._chosen(sink)
+        config, made = self._sinks.config(), self._sinks.sink(sink)
+        if made is None or config is None:
+            raise unusable(sink)
+        read = [each for each in streams(self._connection, source) if reader.subjects(each.source)]
+        found = [(each, place(self._reads, each, target)) for each in read]
+        try:
+            reset(self._connection, config.dead_letters, reader, made, found)
+        finally:
+            self._places.forget(sink)
+
+    def _chosen(self, sink: str) -> list[Reader]:
+        known = self.readers()
+        if sink and sink not in known:
+            raise UnknownSinkError(sink)
+        return [known[sink]] if sink else list(known.values())

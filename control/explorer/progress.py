@@ -120,17 +120,20 @@ class Places:
     Args:
         connection: To NATS.
         sinks: Whom to ask.
+
+    Attributes:
+        executor: Where servers are asked, several at once.
     """
 
     def __init__(self, connection: Connection, sinks: Sinks) -> None:
         self._connection, self._sinks = connection, sinks
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="waxtap-sinks")
+        self.executor = ThreadPoolExecutor(8, thread_name_prefix="waxtap-sinks")
         self._lock = threading.Lock()
         self._known: dict[tuple[str, str, str], tuple[float, dict[str, int] | None]] = {}
 
     def close(self) -> None:
         """Wait for no more answers."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.executor.shutdown(wait=False, cancel_futures=True)
 
     def forget(self, sink: str) -> None:
         """Ask a sink anew next time."""
@@ -155,7 +158,7 @@ class Places:
                 if not subjects:
                     continue
                 share = Share(reader.name, stream.name, stream.created, subjects)
-                future = self._pool.submit(self._offsets, share)
+                future = self.executor.submit(self._offsets, share)
                 waiting.append((share, future, consumers.get(reader.name)))
         deadline = time.monotonic() + _PATIENCE
         for share, future, consumer in waiting:

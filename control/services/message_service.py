@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from typing_extensions import override
 
 from control.explorer.deliveries import Fate
@@ -17,6 +16,7 @@ from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import ApiError, invalid, not_found
 from control.services.calls import page_of, page_size
 from control.services.message_filters import check_pattern, fates, ordered, wanted
+from control.services.moments import timestamp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -251,12 +251,3 @@ def shown(message: Message, deliveries: Sequence[Delivery] = ()) -> cdc_pb2.Mess
         ],
         headers=[cdc_pb2.Header(name=name, value=value) for name, value in message.headers],
     )
-
-
-def timestamp(nanoseconds: int) -> Timestamp | None:
-    """A moment as the API has it; None: there is none."""
-    if not nanoseconds:
-        return None
-    moment = Timestamp()
-    moment.FromNanoseconds(nanoseconds)
-    return moment

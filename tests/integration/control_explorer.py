@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import grpc
 import msgspec
+from google.rpc.error_details_pb2 import BadRequest
+from grpc_status import rpc_status
 
 from connectors.contracts import Change, Checkpoint, Column, TableSchema
 from connectors.jetstream.publisher import Publisher
@@ -65,6 +67,30 @@ def subject(source: str, topic: str, change: Change) -> str:
     return f"CDC.{source}.{topic}.{partition(change.key, PARTITIONS)}"
 
 
+@dataclass(slots=True)
+class FixedBoard:
+    """Which flows stand still (`resetting.Board`)."""
+
+    still: set[str] = field(default_factory=set)
+
+    def paused(self, flow: str) -> bool:
+        return flow in self.still
+
+
+def refused(error: grpc.RpcError) -> str:
+    """The field that an INVALID_ARGUMENT names."""
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    assert status is not None
+    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    (violations,) = [
+        violation
+        for detail in status.details
+        if detail.Is(BadRequest.DESCRIPTOR)
+        for violation in [BadRequest.FromString(detail.value)]
+    ]
+    return str(violations.field_violations[0].field)
+
+
 class Writer:
     """Writes a source's stream."""
 
@@ -73,11 +99,13 @@ class Writer:
         self.source = source
         self._publisher = Publisher(nats, claim)
 
-    def write(self, messages: Sequence[tuple[str, Change]]) -> None:
-        """Store changes, and return when they are."""
+    def write(
+        self, messages: Sequence[tuple[str, Change]], state: dict[str, str] | None = None
+    ) -> None:
+        """Store changes with a checkpoint of this state, and return when they are."""
         if messages:
             last = messages[-1][1].position
-            self._publisher.publish(messages, Checkpoint(last, {}), {})
+            self._publisher.publish(messages, Checkpoint(last, state or {}), {})
         self._publisher.flush()
 
     def close(self) -> None:

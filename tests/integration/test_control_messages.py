@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import BadRequest
-from grpc_status import rpc_status
 
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -23,6 +21,7 @@ from tests.integration.control_explorer import (
     PARTITIONS,
     FixedSpecs,
     Writer,
+    refused,
     row,
     serving,
     subject,
@@ -466,17 +465,3 @@ def test_what_is_no_change_is_not_found(stub: Stub, name: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         stub.GetMessage(cdc_pb2.GetMessageRequest(name=f"streams/{name}"))
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def refused(error: grpc.RpcError) -> str:
-    """The field that an INVALID_ARGUMENT names."""
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
-    assert status is not None
-    assert status.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-    (violations,) = [
-        violation
-        for detail in status.details
-        if detail.Is(BadRequest.DESCRIPTOR)
-        for violation in [BadRequest.FromString(detail.value)]
-    ]
-    return str(violations.field_violations[0].field)

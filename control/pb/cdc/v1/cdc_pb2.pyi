@@ -1856,17 +1856,20 @@ class SinkOffset(_message.Message):
     topic: _builtins.str
     partition: _builtins.int
     position: _builtins.int
-    """Sequence up to which the target has everything."""
+    """Sequence up to which the target has everything; -1: it cannot be asked at the moment."""
     ack_floor: _builtins.int
-    """Of the consumer: acknowledged up to here."""
+    """Of the flow's consumer, which reads all partitions of the stream: acknowledged up to here."""
     pending: _builtins.int
     """Messages that it has not been given."""
     unacknowledged: _builtins.int
     redelivered: _builtins.int
     lag_messages: _builtins.int
+    """What the target lacks; -1: that is not known. Bytes by the stream's average message."""
     lag_bytes: _builtins.int
     @_builtins.property
-    def lag_time(self) -> _duration_pb2.Duration: ...
+    def lag_time(self) -> _duration_pb2.Duration:
+        """How long ago the first of these was stored."""
+
     def __init__(
         self,
         *,
@@ -1966,8 +1969,11 @@ class SourceOffset(_message.Message):
     retained_bytes: _builtins.int
     """What the server keeps for the slot."""
     lag_bytes: _builtins.int
+    """Of the server's log, behind what is stored; -1: that is not known."""
     @_builtins.property
-    def lag_time(self) -> _duration_pb2.Duration: ...
+    def lag_time(self) -> _duration_pb2.Duration:
+        """While the server is further: how long ago the last checkpoint was stored."""
+
     @_builtins.property
     def checkpoint_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
