@@ -2179,7 +2179,9 @@ class DeadLetterFilter(_message.Message):
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___LetterState.ValueType]: ...
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Put aside, or tried last, in this range."""
+
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -2310,20 +2312,28 @@ class ReplayDeadLettersResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     UNANSWERED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     replayed: _builtins.int
     refused: _builtins.int
     unanswered: _builtins.int
     """Letters of flows that did not answer in time; they are replayed when those run."""
+    waiting: _builtins.int
+    """Letters that wait behind one that was refused again."""
+    error: _builtins.str
+    """What the first refusal said."""
     def __init__(
         self,
         *,
         replayed: _builtins.int = ...,
         refused: _builtins.int = ...,
         unanswered: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "replayed", b"replayed", "unanswered", b"unanswered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "refused", b"refused", "replayed", b"replayed", "unanswered", b"unanswered", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
