@@ -9,7 +9,7 @@ again. What a sink is made to leave out becomes no letter: it was left out on pu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from connectors.contracts import Share
 from connectors.errors import ConfigError
@@ -28,14 +28,6 @@ if TYPE_CHECKING:
     from connectors.jetstream.spec import DeadLetterSpec
     from control.explorer.readers import Reader
     from control.explorer.streams import Stream
-
-
-class Board(Protocol):
-    """What is known of flows."""
-
-    def paused(self, flow: str) -> bool:
-        """Whether a flow was paused, and no process of it runs any more."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

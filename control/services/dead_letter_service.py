@@ -11,19 +11,20 @@ from typing_extensions import override
 
 from connectors.jetstream import letter_index
 from connectors.jetstream.connection import connect
+from connectors.jetstream.letters import incarnation
 from connectors.letters import State
 from connectors.subjects import topic_of
 from control.explorer.messages import operation, partition_of
-from control.explorer.page_tokens import Place, Token, decode, encode, question_digest
+from control.explorer.page_tokens import question_digest
 from control.explorer.readers import readers
 from control.explorer.timestamps import to_nanoseconds
 from control.letters.actions import carry_out
-from control.letters.selection import Selection, place
+from control.letters.selection import Selection
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import invalid, not_found
-from control.services.calls import page_size
 from control.services.message_filters import check_pattern, check_source
 from control.services.moments import timestamp
+from control.services.paging import page_size, read_token, token
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 _NAME = re.compile(
     r"sinks/([a-z0-9_-]+)/streams/(CDC_[A-Za-z0-9_-]+)/deadLetters/([1-9][0-9]{0,18})"
 )
-_PAGE, _MOST = 100, 1000
 # Seconds without an answer of a flow after which its letters are left to themselves.
 _PATIENCE = 10.0
 _STATES = {
@@ -76,15 +76,19 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
         self._nats, self._specs, self._patience = nats, specs, patience
         self._workers, self._repetitions = workers, repetitions
 
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server."""
+        cdc_pb2_grpc.add_DeadLetterServiceServicer_to_server(self, server)
+
     @override
     async def ListDeadLetters(
         self, request: cdc_pb2.ListDeadLettersRequest, context: _Context
     ) -> cdc_pb2.ListDeadLettersResponse:
         """By sink, stream and sequence."""
         chosen = _selection(request.filter)
-        count = page_size(request.page_size, _PAGE, _MOST)
+        count = page_size(request.page_size)
         question = question_digest("letters", chosen)
-        behind = _behind(request.page_token, question)
+        behind = read_token(question, request.page_token)
 
         def work() -> cdc_pb2.ListDeadLettersResponse:
             total = 0
@@ -93,16 +97,16 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
                 nonlocal total
                 for head in chosen.among(letter_index.heads(connection, chosen.sink)):
                     total += 1
-                    if place(head)[:3] > behind:
+                    if _key(head) > behind:
                         yield head
 
             with connect(self._nats) as connection:
-                found = heapq.nsmallest(count + 1, following(), key=place)
+                found = heapq.nsmallest(count + 1, following(), key=_key)
             page = found[:count]
-            token = _token(question, page[-1]) if len(found) > count else ""
+            more = token(question, _key(page[-1])) if len(found) > count else ""
             return cdc_pb2.ListDeadLettersResponse(
                 dead_letters=[_shown(head) for head in page],
-                next_page_token=token,
+                next_page_token=more,
                 total_size=total,
             )
 
@@ -219,20 +223,9 @@ def _moment(given: Timestamp) -> datetime:
     return given.ToDatetime(UTC)
 
 
-def _token(question: str, head: Head) -> str:
-    return encode(Token(question, {f"{head.sink} {head.stream}": Place(0, head.sequence)}))
-
-
-def _behind(token: str, question: str) -> tuple[str, str, int]:
-    """Behind which letter a list goes on."""
-    if not token:
-        return "", "", 0
-    try:
-        ((name, found),) = decode(token, question).places.items()
-    except ValueError as error:
-        raise invalid("control.page_token", str(error), where="page_token") from None
-    sink, _, stream = name.partition(" ")
-    return sink, stream, found.sequence
+def _key(head: Head) -> str:
+    """What letters are ordered by; a stream of the same name may have been made again."""
+    return f"{head.sink} {head.stream} {head.sequence:020} {incarnation(head.created)}"
 
 
 def _shown(head: Head) -> cdc_pb2.DeadLetter:

@@ -14,9 +14,9 @@ from control.explorer.page_tokens import question_digest
 from control.explorer.readers import UnknownSinkError
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import ApiError, invalid, not_found
-from control.services.calls import page_of, page_size
 from control.services.message_filters import check_pattern, fates, ordered, wanted
 from control.services.moments import timestamp
+from control.services.paging import DEFAULT_SIZE, LARGEST_SIZE, page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     _Context = grpc.aio.ServicerContext[object, object]
 
 _NAME = re.compile(r"streams/(CDC_[A-Za-z0-9_-]+)/messages/([1-9][0-9]{0,18})")
-_PAGE, _MOST = 100, 1000
-_TOPICS = 50
 _PREVIEW, _LONGEST_PREVIEW = 256, 65536
 # So many callers may follow at once; each asks so often (seconds) for what is new.
 _MOST_TAILS, _TAIL_PAUSE = 32, 0.2
@@ -59,22 +57,25 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
         self._explorer, self._workers = explorer, workers
         self._tails = 0
 
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server."""
+        cdc_pb2_grpc.add_MessageServiceServicer_to_server(self, server)
+
     @override
     async def ListStoredTopics(
         self, request: cdc_pb2.ListStoredTopicsRequest, context: _Context
     ) -> cdc_pb2.ListStoredTopicsResponse:
         """Topics as they are found in the streams, by name."""
         check_pattern(request.filter, "filter")
-        page_size(request.page_size, _TOPICS, _MOST)
 
         def work() -> cdc_pb2.ListStoredTopicsResponse:
             found = self._explorer.topics(request.filter)
-            chosen, token = page_of(
+            chosen, token = page(
                 list(found.items()),
+                lambda each: each[0],
+                question_digest("topics", request.filter),
                 request.page_size,
                 request.page_token,
-                question=question_digest("topics", request.filter),
-                default=_TOPICS,
             )
             readers = self._explorer.readers()
             return cdc_pb2.ListStoredTopicsResponse(
@@ -91,7 +92,9 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
     ) -> cdc_pb2.ListMessagesResponse:
         """A page of messages."""
         choice, order = wanted(request.filter), ordered(request.order)
-        limit = page_size(request.limit, _PAGE, _MOST, "limit")
+        if request.limit < 0:
+            raise invalid("control.limit", "it is negative", where="limit")
+        limit = min(request.limit or DEFAULT_SIZE, LARGEST_SIZE)
         if request.page and request.page_token:
             raise invalid("control.page", "either a page or a page token", where="page_token")
         if not 0 <= request.page <= _LAST_PAGE:
@@ -101,7 +104,7 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
 
         def work() -> cdc_pb2.ListMessagesResponse:
             try:
-                page, deliveries, token = self._explorer.messages(
+                found, deliveries, token = self._explorer.messages(
                     choice,
                     order,
                     limit=limit,
@@ -118,11 +121,11 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
             except ValueError as error:
                 raise invalid("control.page_token", str(error), where="page_token") from None
             return cdc_pb2.ListMessagesResponse(
-                messages=[shown(*each) for each in zip(page.messages, deliveries, strict=True)],
+                messages=[shown(*each) for each in zip(found.messages, deliveries, strict=True)],
                 next_page_token=token,
-                total_size=page.total,
-                scanned=page.scanned,
-                incomplete=page.incomplete,
+                total_size=found.total,
+                scanned=found.scanned,
+                incomplete=found.incomplete,
             )
 
         return await self._workers.run(work)
@@ -158,8 +161,8 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
                     "what is being stored has no other time than now, and was sent nowhere yet",
                     where=f"filter.{name}",
                 )
-        if not 0 <= request.last <= _MOST:
-            raise invalid("control.last", f"0 to {_MOST}", where="last")
+        if not 0 <= request.last <= LARGEST_SIZE:
+            raise invalid("control.last", f"0 to {LARGEST_SIZE}", where="last")
         preview = preview_bytes(request.preview_bytes)
         if self._tails >= _MOST_TAILS:
             raise ApiError(

@@ -13,13 +13,14 @@ from control.explorer.readers import UnknownSinkError
 from control.explorer.resetting import OutOfRangeError, Target
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import ApiError, invalid, not_found
-from control.services.calls import page_of, page_size
 from control.services.message_filters import check_source
 from control.services.moments import duration, timestamp
+from control.services.paging import LARGEST_SIZE, page
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from control.explorer.explorer import Explorer
-    from control.explorer.resetting import Board
     from control.explorer.sink_offsets import Part, SinkOffset
     from control.explorer.source_offsets import SourceOffset
     from control.pb.cdc.v1 import config_pb2
@@ -27,39 +28,45 @@ if TYPE_CHECKING:
 
     _Context = grpc.aio.ServicerContext[object, object]
 
-_PAGE, _MOST = 100, 1000
-
 
 class OffsetService(cdc_pb2_grpc.OffsetServiceServicer):
     """How far sources and sinks are.
 
     Args:
         explorer: Reads streams, and asks sinks and sources.
-        board: Tells whether a flow stands still.
+        paused: Whether a flow was paused, and no process of it runs any more.
         workers: Where work is done.
         repetitions: Remembers requests that were carried out.
     """
 
     def __init__(
-        self, explorer: Explorer, board: Board, workers: Workers, repetitions: Repetitions
+        self,
+        explorer: Explorer,
+        paused: Callable[[str], bool],
+        workers: Workers,
+        repetitions: Repetitions,
     ) -> None:
-        self._explorer, self._board = explorer, board
+        self._explorer, self._paused = explorer, paused
         self._workers, self._repetitions = workers, repetitions
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the service to a server."""
+        cdc_pb2_grpc.add_OffsetServiceServicer_to_server(self, server)
 
     @override
     async def ListSinkOffsets(
         self, request: cdc_pb2.ListSinkOffsetsRequest, context: _Context
     ) -> cdc_pb2.ListSinkOffsetsResponse:
         """By sink, stream, topic and partition."""
-        page_size(request.page_size, _PAGE, _MOST)
 
         def work() -> cdc_pb2.ListSinkOffsetsResponse:
             found = self._parts(request.sink, "sink")
-            chosen, token = page_of(
+            chosen, token = page(
                 found,
+                _key,
+                question_digest("sink offsets", request.sink),
                 request.page_size,
                 request.page_token,
-                question=question_digest("sink offsets", request.sink),
             )
             return cdc_pb2.ListSinkOffsetsResponse(
                 offsets=[_of_sink(each) for each in self._explorer.sink_offsets(chosen)],
@@ -73,18 +80,18 @@ class OffsetService(cdc_pb2_grpc.OffsetServiceServicer):
         self, request: cdc_pb2.ListSourceOffsetsRequest, context: _Context
     ) -> cdc_pb2.ListSourceOffsetsResponse:
         """By source."""
-        page_size(request.page_size, _PAGE, _MOST)
         check_source(request.source, "source")
 
         def work() -> cdc_pb2.ListSourceOffsetsResponse:
             names = self._explorer.sources()
             if request.source and request.source not in names:
                 raise not_found(f"sources/{request.source}")
-            chosen, token = page_of(
+            chosen, token = page(
                 (request.source,) if request.source else names,
+                str,
+                question_digest("source offsets", request.source),
                 request.page_size,
                 request.page_token,
-                question=question_digest("source offsets", request.source),
             )
             return cdc_pb2.ListSourceOffsetsResponse(
                 offsets=[_of_source(each) for each in self._explorer.source_offsets(chosen)],
@@ -110,9 +117,9 @@ class OffsetService(cdc_pb2_grpc.OffsetServiceServicer):
             )
 
         def work() -> cdc_pb2.ResetSinkOffsetResponse:
-            parts = self._parts(request.sink, "sink")
+            told = self._parts(request.sink, "sink")[:LARGEST_SIZE]
             flow = f"deliver/{request.sink}"
-            if not self._board.paused(flow):
+            if not self._paused(flow):
                 raise ApiError(
                     grpc.StatusCode.FAILED_PRECONDITION,
                     "control.not_paused",
@@ -125,7 +132,7 @@ class OffsetService(cdc_pb2_grpc.OffsetServiceServicer):
             except OutOfRangeError as error:
                 raise invalid("control.sequence", str(error), where="to.sequence") from None
             return cdc_pb2.ResetSinkOffsetResponse(
-                offsets=[_of_sink(each) for each in self._explorer.sink_offsets(parts[:_MOST])]
+                offsets=[_of_sink(each) for each in self._explorer.sink_offsets(told)]
             )
 
         return await self._workers.run(self._repetitions.once, request.request_id, request, work)
@@ -135,6 +142,11 @@ class OffsetService(cdc_pb2_grpc.OffsetServiceServicer):
             return self._explorer.sink_parts(sink)
         except UnknownSinkError:
             raise invalid("control.sink", f"there is no sink {sink!r}", where=where) from None
+
+
+def _key(part: Part) -> str:
+    """Sorts as the list does: a blank comes before everything that a name may hold."""
+    return f"{part.sink} {part.stream} {part.topic} {part.partition:05}"
 
 
 def _target(to: config_pb2.Start) -> Target:

@@ -172,14 +172,9 @@ def test_states_are_right_while_a_sink_runs_lags_fails_and_parks(deployment: Dep
     specs = FixedSpecs(tree)
 
     def register(server: grpc.aio.Server) -> None:
-        add = cdc_pb2_grpc
-        add.add_MessageServiceServicer_to_server(MessageService(explorer, workers), server)
-        add.add_DeadLetterServiceServicer_to_server(
-            DeadLetterService(nats, specs, workers, repetitions, patience=5.0), server
-        )
-        add.add_OffsetServiceServicer_to_server(
-            OffsetService(explorer, board, workers, repetitions), server
-        )
+        MessageService(explorer, workers).register(server)
+        DeadLetterService(nats, specs, workers, repetitions, patience=5.0).register(server)
+        OffsetService(explorer, board.paused, workers, repetitions).register(server)
 
     with (
         closing(Writer(nats, "shop")) as writer,

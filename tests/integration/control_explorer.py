@@ -69,7 +69,7 @@ def subject(source: str, topic: str, change: Change) -> str:
 
 @dataclass(slots=True)
 class FixedBoard:
-    """Which flows stand still (`resetting.Board`)."""
+    """Which flows stand still."""
 
     still: set[str] = field(default_factory=set)
 

@@ -103,9 +103,7 @@ def content(module_nats: NatsServer) -> Iterator[Content]:
 def stub(content: Content) -> Iterator[Stub]:
     explorer, workers = Explorer(content.nats, FixedSpecs(TREE)), Workers()
     service = MessageService(explorer, workers)
-    with serving(
-        lambda server: cdc_pb2_grpc.add_MessageServiceServicer_to_server(service, server)
-    ) as channel:
+    with serving(service.register) as channel:
         yield Stub(channel)
     workers.close()
     explorer.close()
@@ -390,9 +388,7 @@ def test_rows_beyond_a_message_are_resolved(nats_factory: NatsFactory) -> None:
     writer.close()
     explorer, workers = Explorer(nats, FixedSpecs({})), Workers()
     service = MessageService(explorer, workers)
-    with serving(
-        lambda server: cdc_pb2_grpc.add_MessageServiceServicer_to_server(service, server)
-    ) as channel:
+    with serving(service.register) as channel:
         stub = Stub(channel)
         request = cdc_pb2.ListMessagesRequest(order=ASCENDING)
         compressed, object_ = stub.ListMessages(request).messages

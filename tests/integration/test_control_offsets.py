@@ -71,7 +71,7 @@ class Setup:
         self.sinks = Sinks(nats, self.specs, environment)
         self.explorer = Explorer(nats, self.specs, environment)
         self.workers = Workers()
-        self.service = OffsetService(self.explorer, self.board, self.workers, Repetitions())
+        self.service = OffsetService(self.explorer, self.board.paused, self.workers, Repetitions())
 
     def store(self, first: int, last: int) -> None:
         changes = [row("shop", number, number) for number in range(first, last + 1)]
@@ -119,9 +119,7 @@ def setup(nats_factory: NatsFactory, database: Database) -> Iterator[Setup]:
 
 @pytest.fixture
 def stub(setup: Setup) -> Iterator[cdc_pb2_grpc.OffsetServiceStub]:
-    with serving(
-        lambda server: cdc_pb2_grpc.add_OffsetServiceServicer_to_server(setup.service, server)
-    ) as channel:
+    with serving(setup.service.register) as channel:
         yield cdc_pb2_grpc.OffsetServiceStub(channel)
 
 
