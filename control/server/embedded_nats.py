@@ -1,19 +1,29 @@
 """A NATS server that a control service runs for itself: `--embedded`.
 
 It ends with the service, also when that is killed, and loses nothing: JetStream syncs every write.
-Flows wait meanwhile and go on when it is back, at the same port.
+Flows wait meanwhile and go on when it is back, at the same port. When it ends by itself, it is
+started again.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Self
 
+import structlog
+
+from control.servers.errors import ServerStartError
 from control.servers.nats import NatsServer
 from control.servers.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+log = structlog.get_logger()
+
+_LOOK_EVERY = 0.2
+_PAUSE = 5.0
 
 
 class EmbeddedNats:
@@ -35,6 +45,8 @@ class EmbeddedNats:
         self._server.monitoring_port = known.get("monitoring_port", 0)
         if self._server.port and not self._server.monitoring_port:
             self._server.monitoring_port = free_port()
+        self._stop = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="waxtap-nats-keeper", daemon=True)
 
     @property
     def settings(self) -> dict[str, object]:
@@ -52,8 +64,28 @@ class EmbeddedNats:
         ports = {"port": self._server.port, "monitoring_port": self._server.monitoring_port}
         fresh.write_text(json.dumps(ports))
         fresh.replace(self._ports)
+        self._keeper.start()
         return self
 
     def stop(self) -> None:
         """Shut it down."""
+        self._stop.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
         self._server.stop()
+
+    @property
+    def pid(self) -> int:
+        """The server's pid. Raises RuntimeError while it is down."""
+        return self._server.pid
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_LOOK_EVERY):
+            if self._server.running:
+                continue
+            log.error("the embedded NATS server has ended, it is started again")
+            try:
+                self._server.start()
+            except ServerStartError as error:
+                log.warning("the embedded NATS server does not start", reason=str(error))
+                self._stop.wait(_PAUSE)

@@ -83,8 +83,11 @@ async def serve(
         supervisor = Supervisor(
             Settings(nats, Launcher(section, environment), state), store, observer
         )
+        explorer = Explorer(nats, store, environment)
+        stack.callback(explorer.close)
         if metrics_address is not None:
-            metrics = MetricsServer(FlowCollector(supervisor, nats), *metrics_address)
+            collector = FlowCollector(supervisor, nats, explorer.source_offsets)
+            metrics = MetricsServer(collector, *metrics_address)
             stack.push_async_callback(asyncio.to_thread, metrics.stop)
         config = ConfigService(store, nats, environment, render, supervisor.stopped)
         stack.push_async_callback(asyncio.to_thread, config.close)
@@ -93,7 +96,7 @@ async def serve(
             [
                 config.register,
                 FlowService(supervisor).register,
-                *_explorer(stack, store, supervisor, nats, environment),
+                *_explorer(stack, explorer, store, supervisor, nats),
             ],
             interceptors=(Authentication(callers), Audit()),
             credentials=credentials,
@@ -115,14 +118,13 @@ async def serve(
 
 def _explorer(
     stack: AsyncExitStack,
+    explorer: Explorer,
     store: SpecStore,
     supervisor: Supervisor,
     nats: NatsSpec,
-    environment: Mapping[str, str],
 ) -> list[Callable[[grpc.aio.Server], None]]:
     """What looks into streams; it is let go of when the stack is unwound."""
-    explorer, workers, repetitions = Explorer(nats, store, environment), Workers(), Repetitions()
-    stack.callback(explorer.close)
+    workers, repetitions = Workers(), Repetitions()
     stack.callback(workers.close)
 
     def paused(flow: str) -> bool:

@@ -162,7 +162,8 @@ def test_kills_under_load(deployment: Deployment) -> None:
         told = second.metrics()
         assert 'waxtap_flow_state{flow="capture/shop",state="running"} 1.0' in told
         assert 'waxtap_lag_messages{sink="warehouse",stream="CDC_shop"}' in told
-        assert 'flow="deliver/warehouse"' in told
+        assert 'waxtap_slot_retained_bytes{slot="waxtap_shop",source="shop"}' in told
+        assert 'waxtap_delivered_changes_total{flow="deliver/warehouse"' in told
         pids = [pid for flow in _BOTH for pid in eye.pids()[flow]]
         assert second.terminate() == 0
         assert not any(map(lives, pids))
@@ -173,6 +174,8 @@ def test_kills_under_load(deployment: Deployment) -> None:
 def test_an_embedded_server_is_killed_with_its_service_and_comes_back(
     deployment: Deployment,
 ) -> None:
+    deployment.sink = {"processes": 2}
+    deployment.write_configuration()
     with ControlService(deployment, "only", embedded=True) as only:
         wait_for(only.ready, "the service")
         only.apply(deployment.configuration.read_text())
@@ -182,6 +185,7 @@ def test_an_embedded_server_is_killed_with_its_service_and_comes_back(
         with only.channel() as channel:
             stub = cdc_pb2_grpc.FlowServiceStub(channel)
             before = _pids(stub)
+        assert len(before) == 3
         assert all(lives(pid) for pid in before)
         only.kill()
         insert(deployment, 101, 200)
