@@ -27,7 +27,8 @@ from control.supervisor.group import Launcher
 from control.supervisor.host import StateFolder
 from control.supervisor.observer import FlowObserver
 from control.supervisor.rendering import render
-from control.supervisor.supervisor import Settings, Supervisor
+from control.supervisor.settings import Settings
+from control.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 FLOW_COMMAND = (sys.executable, "-m", "bytewax.run", "dataflows.main")
 # What the service itself was told in these is no affair of the flows.
-_OWN = ("BYTEWAX_", "WAXTAP_CONFIG", "WAXTAP_FLOW", "WAXTAP_LOG", "WAXTAP_METRICS", "WAXTAP_SERVER")
+_OWN = (
+    "BYTEWAX_",
+    "WAXTAP_CA",
+    "WAXTAP_CONFIG",
+    "WAXTAP_FLOW",
+    "WAXTAP_LOG",
+    "WAXTAP_METRICS",
+    "WAXTAP_SERVER",
+    "WAXTAP_TOKEN",
+)
 _LOG_LEVEL = "WAXTAP_LOG_LEVEL"
 
 

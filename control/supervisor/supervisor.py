@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
@@ -20,7 +20,6 @@ from connectors.errors import RetryableError, WaxtapError
 from control.supervisor.board import Board
 from control.supervisor.bucket import FlowBucket
 from control.supervisor.fleet import Fleet
-from control.supervisor.flow import Patience
 from control.supervisor.host import host_identity
 from control.supervisor.membership import Membership
 from control.supervisor.records import Service
@@ -28,13 +27,12 @@ from control.supervisor.rendering import render
 from control.supervisor.reports import Reports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from connectors.jetstream.spec import NatsSpec
-    from control.supervisor.group import Group, Launcher
-    from control.supervisor.host import StateFolder
-    from control.supervisor.records import Condition, Desired, State
+    from control.supervisor.group import Group
+    from control.supervisor.records import Desired
     from control.supervisor.rendering import Rendered
+    from control.supervisor.settings import Observer, Settings, Specs, SpecSource
 
 log = structlog.get_logger()
 
@@ -47,63 +45,6 @@ _ROTATE_EVERY = 10.0
 _SPECS_WAIT = 5.0
 _RETRY_AFTER = 1.0
 _ENDING_TICK = 0.05
-
-
-class Specs(Protocol):
-    """What the supervisor needs of a revision of the configuration."""
-
-    @property
-    def revision(self) -> int:
-        """Grows with each write."""
-        ...
-
-    @property
-    def tree(self) -> dict[str, object]:
-        """The sections of `waxtap.yaml`, without `nats`."""
-        ...
-
-
-class SpecSource(Protocol):
-    """Where revisions of the configuration come from: `control.specs.store.SpecStore`."""
-
-    def read(self) -> Specs:
-        """The latest revision. Raises WaxtapError."""
-        ...
-
-    def changed(self, after: int, timeout: float) -> Specs | None:
-        """Wait for one later than `after`; None: there was none. Raises WaxtapError."""
-        ...
-
-
-class Observer(Protocol):
-    """Looks at flows that run."""
-
-    def watch(self, running: Mapping[str, tuple[Rendered, Group]]) -> None:
-        """From now on these run."""
-        ...
-
-    def conditions(
-        self, flow: str, state: State, rendered: Rendered | None
-    ) -> tuple[Condition, ...]:
-        """What holds of a flow."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a supervisor is made of.
-
-    Attributes:
-        nats: Where the bucket is.
-        launcher: Starts the flows.
-        state: The service's own folder.
-        patience: With flows.
-    """
-
-    nats: NatsSpec
-    launcher: Launcher
-    state: StateFolder
-    patience: Patience = field(default_factory=Patience)
 
 
 @dataclass(frozen=True, slots=True)

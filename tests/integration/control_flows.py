@@ -15,7 +15,8 @@ from connectors.jetstream.spec import NatsSpec
 from control.supervisor.flow import Patience
 from control.supervisor.group import Launcher
 from control.supervisor.host import StateFolder
-from control.supervisor.supervisor import Settings, Supervisor
+from control.supervisor.settings import Settings
+from control.supervisor.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
