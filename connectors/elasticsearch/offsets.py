@@ -19,7 +19,7 @@ from urllib.parse import quote
 import msgspec
 from elasticsearch import ApiError
 
-from connectors.claims import Entry, Offset, moved, taken_over
+from connectors.claims import Entry, Offset, moved, placed, taken_over
 from connectors.contracts import Claim
 from connectors.elasticsearch.client import Answer, ask, kind_of
 from connectors.errors import ConfigError, FencedError, GapError
@@ -114,15 +114,29 @@ class Bookkeeping:
     def claim(self, share: Share) -> Claim:
         """Take the next epoch of a share and read where it stands; older claims are fenced."""
         while True:
-            stored = self._read(_share_id(share))
-            row = _decoded(stored, _Share, share) if stored.source is not None else None
-            # A document that was deleted begins anew; the seconds since 1970 are above its epochs.
-            entry = Entry(row.epoch, row.subjects) if row else Entry(int(time.time()))
+            entry, mark = self._entry(share)
             generation = self._generation(share, entry)
             subjects, offsets, forgotten = taken_over(entry, share)
             taken = _Share(entry.epoch + 1, generation, subjects)
-            if self._write(_share_id(share), taken, stored.mark):
+            if self._write(_share_id(share), taken, mark):
                 return Claim(share, taken.epoch, offsets, forgotten)
+
+    def read(self, share: Share) -> dict[str, int]:
+        """From where a claim would go on. The index need not exist."""
+        return taken_over(self._entry(share)[0], share)[1]
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`; older claims are fenced.
+
+        The stream's generation stays: other sinks may write documents of the same stream.
+        """
+        while True:
+            entry, mark = self._entry(share)
+            further = placed(entry, share, upto)
+            generation = self._generation(share, entry)
+            row = _Share(further.epoch, generation, further.subjects)
+            if self._write(_share_id(share), row, mark):
+                return
 
     def check(self, claim: Claim) -> int:
         """The stream's generation, provided that the claim is the newest.
@@ -147,6 +161,14 @@ class Bookkeeping:
             if written := self._write(_share_id(claim.share), stored, mark):
                 self._known = stored, written
                 return
+
+    def _entry(self, share: Share) -> tuple[Entry, str]:
+        """What is stored of a share, and the document's mark."""
+        stored = self._read(_share_id(share))
+        row = _decoded(stored, _Share, share) if stored.source is not None else None
+        # A document that was deleted begins anew; the seconds since 1970 are above its epochs.
+        entry = Entry(row.epoch, row.subjects) if row else Entry(int(time.time()))
+        return entry, stored.mark
 
     def _current(self, claim: Claim) -> tuple[_Share, str]:
         stored = self._read(_share_id(claim.share))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from elasticsearch import UnsupportedProductError
@@ -12,6 +13,8 @@ from connectors.elasticsearch.writer import ElasticsearchWriter
 from connectors.trials import findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from connectors.contracts import Claim, Share, SinkContext, SinkWriter
     from connectors.elasticsearch.spec import SinkSpec
     from connectors.errors import WaxtapError
@@ -54,11 +57,30 @@ class ElasticsearchSink:
             GapError: `elasticsearch.offsets_unreadable`.
             RetryableError: The target cannot be reached.
         """
-        client = connect(self._spec)
-        try:
-            books = Bookkeeping(client)
+        with self._books() as books:
             books.create()
             return books.claim(share)
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on. Raises as `claim`."""
+        with self._books() as books:
+            return books.read(share)
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`. Raises as `claim`.
+
+        Documents stay, and those that are newer than a change that comes again are left alone:
+        delete an index to have it made anew.
+        """
+        with self._books() as books:
+            books.create()
+            books.reset(share, upto)
+
+    @contextmanager
+    def _books(self) -> Iterator[Bookkeeping]:
+        client = connect(self._spec)
+        try:
+            yield Bookkeeping(client)
         except (*FAILURES, UnsupportedProductError) as error:
             raise at_start(error, self._name) from None
         finally:

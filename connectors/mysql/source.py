@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from connectors.contracts import Observation
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
+from connectors.mysql.server import connect
+from connectors.mysql.setup import history, preflight
 from connectors.mysql.setup.settings import resolve
 from connectors.mysql.setup.trial import try_out
 
@@ -70,6 +74,15 @@ class MysqlSource:
             One clear error for each thing that was found.
         """
         return try_out(self._settings)
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server where it is; see `contracts.Observable`.
+
+        What a binary log holds behind a GTID set cannot be told in bytes.
+        """
+        with closing(connect(self._settings.dsn, self._settings.source)) as connection:
+            server = preflight.look(connection)
+            return Observation(history.executed(connection, server))
 
     def drop(self) -> list[str]:
         """Nothing: a source leaves nothing behind on its server.

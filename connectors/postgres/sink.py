@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,6 +17,8 @@ from connectors.postgres.target.writer import PostgresWriter
 from connectors.trials import findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from connectors.contracts import Claim, Share, SinkContext, SinkWriter
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SinkSpec
@@ -63,23 +66,36 @@ class PostgresSink:
                 tables cannot be used.
             RetryableError: The target cannot be reached, or the claim is locked.
         """
-        with self._connect() as session:
-            try:
-                offsets.create(session)
-                return offsets.take(session, share)
-            except psycopg.Error as error:
-                raise self._refused(session, error) from None
+        with self._session() as session:
+            offsets.create(session)
+            return offsets.take(session, share)
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on. Raises as `claim`."""
+        with self._session() as session:
+            return offsets.read(session, share)
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`. Raises as `claim`."""
+        with self._session() as session:
+            offsets.create(session)
+            offsets.place(session, share, upto)
 
     def open(self, claim: Claim) -> SinkWriter:
         """Make the writer for a claim; it connects when it has something to write."""
         return PostgresWriter(self._spec, claim, self._stop)
 
     def _try(self) -> None:
+        with self._session() as session, session.transaction(force_rollback=True):
+            offsets.create(session)
+            offsets.check_rights(session)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """A session for the bookkeeping, whose errors are told as those of `claim`."""
         with self._connect() as session:
             try:
-                with session.transaction(force_rollback=True):
-                    offsets.create(session)
-                    offsets.check_rights(session)
+                yield session
             except psycopg.Error as error:
                 raise self._refused(session, error) from None
 

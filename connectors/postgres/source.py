@@ -10,7 +10,7 @@ from connectors.postgres.replication.reader import CHECKPOINT_INTERVAL_S, Postgr
 from connectors.postgres.replication.session import start
 from connectors.postgres.replication.table_filter import TableFilter
 from connectors.postgres.server import connect
-from connectors.postgres.setup import preflight, slot
+from connectors.postgres.setup import observation, preflight, slot
 from connectors.postgres.setup import prepare as setup
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
@@ -19,7 +19,7 @@ from connectors.postgres.setup.trial import try_out
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint, SourceContext
+    from connectors.contracts import Checkpoint, Observation, SourceContext
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
 
@@ -95,6 +95,12 @@ class PostgresSource:
             One clear error for each thing that was found.
         """
         return try_out(self._settings)
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server where it is; see `contracts.Observable`."""
+        reached = stored_lsn(stored) if stored is not None else None
+        with connect(self._settings.dsn, self._settings.source) as connection:
+            return observation.observe(connection, self._settings.slot, reached)
 
     def drop(self) -> list[str]:
         """Drop the slot and the publication, if this source created them.

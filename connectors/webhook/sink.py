@@ -60,6 +60,14 @@ class WebhookSink:
         self._reach()
         return self._context.offsets.claim(share)
 
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on; the endpoint is not asked."""
+        return self._context.offsets.read(share)
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`; the endpoint is not asked."""
+        self._context.offsets.reset(share, upto)
+
     def open(self, claim: Claim) -> SinkWriter:
         """Make the writer for a claim; it connects when it has something to send."""
         return WebhookWriter(self._spec, Endpoint(self._spec, self._resolver), claim, self._context)

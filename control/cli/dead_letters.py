@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,17 +15,16 @@ from rich.table import Table
 from connectors.errors import ConfigError
 from connectors.jetstream import letter_index
 from connectors.jetstream.connection import connect
-from connectors.jetstream.requests import Asking
-from connectors.letters import LetterAnswer, LetterRequest
 from connectors.subjects import topic_of
 from control.cli.letter_choice import Choice
+from control.letters.actions import carry_out
 from dataflows.spec import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from connectors.jetstream.connection import Connection
-    from connectors.letters import Head
+    from connectors.letters import Head, LetterAnswer
     from dataflows.spec import Config
 
 Format = Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])]
@@ -172,60 +170,24 @@ def _act(
     *,
     sure: bool,
 ) -> int:
-    if (choice is None or choice.is_all) and not sure:
+    if (choice is None or choice.selection.is_all) and not sure:
         raise ConfigError(
             "dlq.no_choice",
             "no letter is chosen",
             cure="name a --sink, --topic, --key, --error, --from or --to, or give --all",
         )
     config = _config(file)
-    total, silent = LetterAnswer(), set[str]()
     with connect(config.nats) as connection:
         chosen = _chosen(connection, choice)
-        held, unheld = _split(connection, config, chosen)
-        if unheld and action == "discard":
-            letter_index.drop(connection, unheld)
-            total.discarded += len(unheld)
-        elif unheld:
-            total.failed += len(unheld)
-            total.error = "their sink, or the stream that they came from, is no more"
-        with Asking(connection, config.nats.stream.replicas) as asking:
-            for (sink, stream, created), sequences in held.items():
-                asking.ask(sink, stream, LetterRequest(action, created, sequences))
-                silent.add(f"deliver/{sink}")
-            answers, unanswered = asking.answers(wait)
-    for answer in answers:
-        total.replayed += answer.replayed
-        total.failed += answer.failed
-        total.waiting += answer.waiting
-        total.discarded += answer.discarded
-        total.gone += answer.gone
-        total.error = total.error or answer.error
-    _tell(total, len(chosen), unanswered, silent, output)
-    if unanswered:
+        done = carry_out(connection, action, chosen, config.sinks, wait)
+    _tell(done.total, len(chosen), done.unanswered, done.silent, output)
+    if done.unanswered:
         return _NOBODY
-    return _FAILED if total.failed or total.waiting else _DONE
-
-
-def _split(
-    connection: Connection, config: Config, chosen: Sequence[Head]
-) -> tuple[dict[tuple[str, str, str], list[int]], list[Head]]:
-    """Letters that a flow holds, by sink and stream, and those that none does."""
-    held: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    unheld: list[Head] = []
-    streams: dict[str, str] = {}
-    for head in chosen:
-        if head.stream not in streams:
-            streams[head.stream] = letter_index.created(connection, head.stream)
-        if head.sink in config.sinks and head.created == streams[head.stream]:
-            held[head.sink, head.stream, head.created].append(head.sequence)
-        else:
-            unheld.append(head)
-    return held, unheld
+    return _FAILED if done.total.failed or done.total.waiting else _DONE
 
 
 def _tell(
-    total: LetterAnswer, chosen: int, unanswered: int, silent: set[str], output: Format
+    total: LetterAnswer, chosen: int, unanswered: int, silent: Sequence[str], output: Format
 ) -> None:
     counts = {
         "chosen": chosen,
@@ -255,7 +217,7 @@ def _tell(
     if total.error:
         print(f"the first reason: {total.error}")
     if unanswered:
-        flows = ", ".join(sorted(silent))
+        flows = ", ".join(silent)
         print(f"no answer yet: the request waits for {flows}, a day at most", file=sys.stderr)
 
 
@@ -264,8 +226,8 @@ def _config(file: Path | None) -> Config:
 
 
 def _chosen(connection: Connection, choice: Choice | None) -> list[Head]:
-    choice = choice or Choice()
-    return choice.of(letter_index.heads(connection, choice.sink))
+    selection = (choice or Choice()).selection
+    return selection.of(letter_index.heads(connection, selection.sink))
 
 
 def _console() -> Console:

@@ -20,13 +20,15 @@ from connectors.jetstream.direct import DirectGets
 from connectors.jetstream.stream import stream_name
 from control.metrics.lags import lags
 from control.metrics.scraping import scrape
+from control.metrics.sources import source_metrics
 from control.supervisor.records import State, Truth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from connectors.jetstream.spec import NatsSpec
     from control.metrics.lags import Lag
+    from control.metrics.sources import AskSources, SourceOffset
     from control.supervisor.board import Board
     from control.supervisor.group import Group
     from control.supervisor.rendering import Rendered
@@ -36,6 +38,7 @@ log = structlog.get_logger()
 _AT_ONCE = 8
 # So long an answer of NATS is good for: several may scrape.
 _LAGS_EVERY = 5.0
+_SOURCES_EVERY = 10.0
 
 
 class Flows(Protocol):
@@ -75,11 +78,14 @@ class FlowCollector(Collector):
     Args:
         flows: The supervisor.
         nats: Where the streams are.
+        sources: Asks the servers of sources how far they are; None: they are not asked.
     """
 
-    def __init__(self, flows: Flows, nats: NatsSpec) -> None:
-        self._flows, self._nats = flows, nats
-        self._lock = threading.Lock()
+    def __init__(self, flows: Flows, nats: NatsSpec, sources: AskSources | None = None) -> None:
+        self._flows, self._nats, self._ask = flows, nats, sources
+        self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._sources: Sequence[SourceOffset] = ()
+        self._sources_at = float("-inf")
         self._lags: list[Lag] = []
         self._lags_at = float("-inf")
 
@@ -91,6 +97,7 @@ class FlowCollector(Collector):
         if self._flows.ready:
             yield from self._states()
             yield from self._behind()
+            yield from source_metrics(self._fresh_sources())
         yield from self._flows_own()
 
     def _own(self) -> list[str]:
@@ -161,6 +168,20 @@ class FlowCollector(Collector):
                     log.warning("lags cannot be told", reason=str(error))
                 self._lags_at = time.monotonic()
             return self._lags
+
+    def _fresh_sources(self) -> Sequence[SourceOffset]:
+        if self._ask is None:
+            return ()
+        with self._asking:
+            if time.monotonic() - self._sources_at >= _SOURCES_EVERY:
+                own = [f.removeprefix("capture/") for f in self._own() if f.startswith("capture/")]
+                try:
+                    self._sources = self._ask(own)
+                except (WaxtapError, ApiError) as error:
+                    self._sources = ()
+                    log.warning("sources' servers cannot be asked", reason=str(error))
+                self._sources_at = time.monotonic()
+            return self._sources
 
     def _flows_own(self) -> Iterable[Metric]:
         """What the flows' processes count, each sample with the name of its flow."""

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from control.explorer.explorer import Explorer
 from control.metrics.exposition import FlowCollector, MetricsServer
 from control.server.assembly import ControlServer
 from control.server.audit import Audit
 from control.server.authentication import Authentication
 from control.server.embedded_nats import EmbeddedNats
 from control.server.options import nats_spec
+from control.services.calls import Repetitions, Workers
 from control.services.config_service import ConfigService
+from control.services.dead_letter_service import DeadLetterService
 from control.services.flow_service import FlowService
+from control.services.message_service import MessageService
+from control.services.offset_service import OffsetService
 from control.specs.store import SpecStore
 from control.supervisor.group import Launcher
 from control.supervisor.host import StateFolder
@@ -85,7 +90,11 @@ async def serve(
         stack.push_async_callback(asyncio.to_thread, config.close)
         server = ControlServer(
             options.listen,
-            _services(config, supervisor, nats),
+            [
+                config.register,
+                FlowService(supervisor).register,
+                *_explorer(stack, store, supervisor, nats, environment),
+            ],
             interceptors=(Authentication(callers), Audit()),
             credentials=credentials,
         )
@@ -104,11 +113,26 @@ async def serve(
         log.info("control service ends")
 
 
-def _services(
-    config: ConfigService, supervisor: Supervisor, _nats: NatsSpec
+def _explorer(
+    stack: AsyncExitStack,
+    store: SpecStore,
+    supervisor: Supervisor,
+    nats: NatsSpec,
+    environment: Mapping[str, str],
 ) -> list[Callable[[grpc.aio.Server], None]]:
-    """Everything that the API offers."""
-    return [config.register, FlowService(supervisor).register]
+    """What looks into streams; it is let go of when the stack is unwound."""
+    explorer, workers, repetitions = Explorer(nats, store, environment), Workers(), Repetitions()
+    stack.callback(explorer.close)
+    stack.callback(workers.close)
+
+    def paused(flow: str) -> bool:
+        return supervisor.board.paused(flow)
+
+    return [
+        MessageService(explorer, workers).register,
+        OffsetService(explorer, paused, workers, repetitions).register,
+        DeadLetterService(nats, store, workers, repetitions).register,
+    ]
 
 
 async def _watch(server: ControlServer, supervisor: Supervisor, stop: asyncio.Event) -> None:

@@ -28,10 +28,18 @@ class ControlService:
         deployment: Where it runs.
         name: Of its state folder and its log.
         module: What is run.
+        embedded: Whether it runs NATS inside.
     """
 
-    def __init__(self, deployment: Deployment, name: str, module: str = "control.server") -> None:
-        self._deployment, self._module = deployment, module
+    def __init__(
+        self,
+        deployment: Deployment,
+        name: str,
+        module: str = "control.server",
+        *,
+        embedded: bool = False,
+    ) -> None:
+        self._deployment, self._module, self._embedded = deployment, module, embedded
         self.state = deployment.folder / name
         self.log = deployment.folder / f"{name}.log"
         self.port, self._metrics_port = free_port(), free_port()
@@ -39,7 +47,6 @@ class ControlService:
 
     def start(self) -> Self:
         options = {
-            "--nats-url": self._deployment.nats.url,
             "--state": str(self.state),
             "--listen": f"127.0.0.1:{self.port}",
             "--metrics": f"127.0.0.1:{self._metrics_port}",
@@ -47,13 +54,10 @@ class ControlService:
         environment = self._deployment.environment("")
         for name in ("WAXTAP_CONFIG", "WAXTAP_FLOW"):
             del environment[name]
+        nats = ["--embedded"] if self._embedded else ["--nats-url", self._deployment.nats.url]
+        arguments = [*nats, *(word for pair in options.items() for word in pair)]
         self._process = spawn(
-            [
-                sys.executable,
-                "-m",
-                self._module,
-                *(word for pair in options.items() for word in pair),
-            ],
+            [sys.executable, "-m", self._module, *arguments],
             log=self.log,
             death_signal=signal.SIGTERM,
             environment=environment,

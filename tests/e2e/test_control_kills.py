@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from connectors.jetstream.spec import NatsSpec
+from control.pb.cdc.v1 import cdc_pb2 as pb
+from control.pb.cdc.v1 import cdc_pb2_grpc
 from control.supervisor.board import Board
 from control.supervisor.bucket import FlowBucket
 from control.supervisor.records import State, Truth
 from tests.e2e import verify_stream
 from tests.e2e.chaos import await_capture
 from tests.e2e.control_service import ControlService
-from tests.e2e.items import agree, wait_for, witness_of
+from tests.e2e.items import agree, insert, wait_for, witness_of
 from tests.integration.control_flows import lives
 
 if TYPE_CHECKING:
@@ -166,3 +168,31 @@ def test_kills_under_load(deployment: Deployment) -> None:
         assert not any(map(lives, pids))
     stored = verify_stream.read_stream(deployment.nats.url)
     assert verify_stream.check_stream(stored, witness.read()) > 500
+
+
+def test_an_embedded_server_is_killed_with_its_service_and_comes_back(
+    deployment: Deployment,
+) -> None:
+    with ControlService(deployment, "only", embedded=True) as only:
+        wait_for(only.ready, "the service")
+        only.apply(deployment.configuration.read_text())
+        await_capture(deployment)
+        insert(deployment, 1, 100)
+        agree(deployment)
+        with only.channel() as channel:
+            stub = cdc_pb2_grpc.FlowServiceStub(channel)
+            before = _pids(stub)
+        assert all(lives(pid) for pid in before)
+        only.kill()
+        insert(deployment, 101, 200)
+        only.start()
+        wait_for(only.ready, "the service again")
+        agree(deployment)
+        with only.channel() as channel:
+            assert _pids(cdc_pb2_grpc.FlowServiceStub(channel)) == before
+        assert only.terminate() == 0
+    assert not any(lives(pid) for pid in before)
+
+
+def _pids(stub: cdc_pb2_grpc.FlowServiceStub) -> list[int]:
+    return [pid for flow in stub.ListFlows(pb.ListFlowsRequest()).flows for pid in flow.pids]

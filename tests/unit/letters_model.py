@@ -211,6 +211,12 @@ class ModelSink:
     def open(self, claim: Claim) -> ModelWriter:
         return ModelWriter(self._world)
 
+    def offsets(self, share: Share) -> dict[str, int]:
+        return dict.fromkeys(share.subjects, self._world.offset)
+
+    def reset(self, share: Share, upto: int) -> None:
+        raise NotImplementedError
+
 
 class ModelWriter:
     """Stores at a flush, or when a few batches wait; of no use after an error."""

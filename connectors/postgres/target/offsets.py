@@ -89,6 +89,7 @@ _END_LANES = (
     b" AND a.pid <> pg_backend_pid() AND pg_has_role(a.usesysid, 'USAGE')"
 )
 _READ = b"SELECT subject, created, seq FROM waxtap.offsets WHERE sink = $1 AND stream = $2"
+_DELETE = b"DELETE FROM waxtap.offsets WHERE sink = $1 AND stream = $2"
 _SHORTEN = (
     b"UPDATE waxtap.offsets SET seq = $4, updated_at = now()"
     b" WHERE sink = $1 AND stream = $2 AND created = $3 AND seq > $4"
@@ -163,6 +164,35 @@ def take(session: Session, share: Share) -> Claim:
                 ) from None
         else:
             return Claim(share, epoch, offsets, forgotten)
+
+
+def read(session: Session, share: Share) -> dict[str, int]:
+    """From where a claim would go on. The tables need not exist.
+
+    Raises:
+        psycopg.Error: From the server.
+    """
+    found: dict[str, Offset] = {}
+    if _one(session, _EXISTS):
+        found = {subject: Offset(*row) for subject, row in _stored(session, share).items()}
+    return taken_over(Entry(0, found), share)[1]
+
+
+def place(session: Session, share: Share, upto: int) -> None:
+    """Take the next epoch, and let the next claim go on behind `upto`.
+
+    Letters of changes that will be given anew count as not replayed.
+
+    Raises:
+        RetryableError: As `take`.
+        psycopg.Error: From the server.
+    """
+    claim = take(session, share)
+    with session.transaction():
+        hold(session, claim)
+        session.execute(_DELETE, (share.sink, share.stream))
+        store(session, claim, upto)
+        replayed.forget(session, share, upto)
 
 
 def register(session: Session, claim: Claim) -> dict[str, int]:

@@ -1856,17 +1856,20 @@ class SinkOffset(_message.Message):
     topic: _builtins.str
     partition: _builtins.int
     position: _builtins.int
-    """Sequence up to which the target has everything."""
+    """Sequence up to which the target has everything; -1: it cannot be asked at the moment."""
     ack_floor: _builtins.int
-    """Of the consumer: acknowledged up to here."""
+    """Of the flow's consumer, which reads all partitions of the stream: acknowledged up to here."""
     pending: _builtins.int
     """Messages that it has not been given."""
     unacknowledged: _builtins.int
     redelivered: _builtins.int
     lag_messages: _builtins.int
+    """What the target lacks; -1: that is not known. Bytes by the stream's average message."""
     lag_bytes: _builtins.int
     @_builtins.property
-    def lag_time(self) -> _duration_pb2.Duration: ...
+    def lag_time(self) -> _duration_pb2.Duration:
+        """How long ago the first of these was stored."""
+
     def __init__(
         self,
         *,
@@ -1966,8 +1969,11 @@ class SourceOffset(_message.Message):
     retained_bytes: _builtins.int
     """What the server keeps for the slot."""
     lag_bytes: _builtins.int
+    """Of the server's log, behind what is stored; -1: that is not known."""
     @_builtins.property
-    def lag_time(self) -> _duration_pb2.Duration: ...
+    def lag_time(self) -> _duration_pb2.Duration:
+        """While the server is further: how long ago the last checkpoint was stored."""
+
     @_builtins.property
     def checkpoint_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -2173,7 +2179,9 @@ class DeadLetterFilter(_message.Message):
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___LetterState.ValueType]: ...
     @_builtins.property
-    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Put aside, or tried last, in this range."""
+
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -2304,20 +2312,28 @@ class ReplayDeadLettersResponse(_message.Message):
     REPLAYED_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
     UNANSWERED_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
     replayed: _builtins.int
     refused: _builtins.int
     unanswered: _builtins.int
     """Letters of flows that did not answer in time; they are replayed when those run."""
+    waiting: _builtins.int
+    """Letters that wait behind one that was refused again."""
+    error: _builtins.str
+    """What the first refusal said."""
     def __init__(
         self,
         *,
         replayed: _builtins.int = ...,
         refused: _builtins.int = ...,
         unanswered: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+        error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused", "replayed", b"replayed", "unanswered", b"unanswered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "refused", b"refused", "replayed", b"replayed", "unanswered", b"unanswered", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
