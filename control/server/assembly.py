@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from grpc_reflection.v1alpha import reflection
 
+from connectors.errors import ConfigError
 from control.pb.cdc.v1 import cdc_pb2
 from control.server.faults import Faults
 
@@ -31,6 +32,9 @@ class ControlServer:
         register: Each adds a service to the server.
         interceptors: Asked before the services, in this order.
         credentials: None: plaintext.
+
+    Raises:
+        ConfigError: The address is in use, or none of this machine.
     """
 
     def __init__(
@@ -60,10 +64,18 @@ class ControlServer:
         reflection.enable_server_reflection(
             [*names, _HEALTH, reflection.SERVICE_NAME], self._server
         )
-        if credentials is None:
-            self.port = self._server.add_insecure_port(address)
-        else:
-            self.port = self._server.add_secure_port(address, credentials)
+        try:
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise ConfigError(
+                "control.address",
+                f"{address} cannot be listened on",
+                where="--listen",
+                cure="name an address of this machine whose port is free",
+            ) from error
 
     async def start(self) -> None:
         """Begin to answer; not ready yet, as far as the health service tells."""

@@ -9,28 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from threading import Event
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 from google.protobuf.empty_pb2 import Empty
 from msgspec.structs import replace
 
-from connectors import registry
-from connectors.contracts import SourceContext
 from connectors.errors import RetryableError, WaxtapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from connectors.jetstream.oversize import bucket_name
-from connectors.jetstream.source_state import ObjectState, state_bucket
+from connectors.jetstream.source_state import state_bucket
 from connectors.jetstream.stream import stream_name
+from control.server.statuses import ApiError
+from control.specs.connecting import source_of
 from control.specs.editing import Asked, Change
-from dataflows.configuration.places import placing
 from dataflows.spec import part
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+    from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
     from control.specs.document import Disposal
     from control.specs.editing import Editing
@@ -69,12 +69,11 @@ class Disposals:
     async def run(self) -> None:
         """Look for something to remove now and then, until cancelled."""
         while True:
-            try:
+            with _told():
                 stored = await asyncio.to_thread(self._store.read)
                 for name in stored.document.disposals:
-                    await self.dispose(name)
-            except WaxtapError as error:
-                log.warning("what a deleted source has left is not removed yet", reason=str(error))
+                    with _told():
+                        await self.dispose(name)
             await asyncio.sleep(_EVERY_S)
 
     async def dispose(self, name: str) -> None:
@@ -133,10 +132,7 @@ class Disposals:
         if disposal.server_objects:
             tree = {"sources": {name: disposal.entry}}
             config = part(tree, self._environment, self._nats).sources[name]
-            context = SourceContext(Event(), ObjectState(self._nats, name))
-            with placing(f"sources.{name}", type(config.spec).model_fields):
-                source = registry.source(config.type, name, config.spec, config.accept, context)
-                dropped = source.drop()
+            dropped = source_of(config, self._nats).drop()
             log.info("a deleted source's objects were dropped", source=name, dropped=dropped)
         if disposal.stream:
             with connect(self._nats) as connection:
@@ -147,8 +143,24 @@ class Disposals:
                 for stream in (
                     stream_name(name), f"OBJ_{bucket_name(name)}", f"OBJ_{state_bucket(name)}"
                 ):  # fmt: skip
-                    if api.delete_stream(connection, stream):
-                        log.info("a deleted source's stream was deleted", stream=stream)
+                    _delete(connection, stream)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log what keeps something from being removed, and go on."""
+    try:
+        yield
+    except (WaxtapError, ApiError) as error:
+        log.warning("what a deleted source has left is not removed yet", reason=str(error))
+
+
+def _delete(connection: Connection, stream: str) -> None:
+    try:
+        if api.delete_stream(connection, stream):
+            log.info("a deleted source's stream was deleted", stream=stream)
+    except api.ApiError as error:
+        raise RetryableError("control.stream_not_deleted", str(error), where=stream) from error
 
 
 def _own(name: str) -> Asked:

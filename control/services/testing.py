@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from threading import Event
 from typing import TYPE_CHECKING
 
-from connectors import registry
-from connectors.contracts import SinkContext, SourceContext
 from connectors.errors import WaxtapError
-from connectors.jetstream.offsets import KvOffsets
-from connectors.jetstream.source_state import ObjectState
 from control.pb.cdc.v1 import cdc_pb2
 from control.server.statuses import invalid, not_found
 from control.services.places import in_request
 from control.services.resource_names import existing
 from control.services.resources import require_given
 from control.specs.checking import check
+from control.specs.connecting import sink_of, source_of
 from control.specs.kinds import KINDS, entries, replaced
 from control.specs.reading import to_tree
 
@@ -55,14 +51,9 @@ def tested(
         config = check(tree, environment, nats, {(section, name)})
     try:
         if section == "sources":
-            source = config.sources[name]
-            context = SourceContext(Event(), ObjectState(nats, name))
-            made = registry.source(type_, name, source.spec, source.accept, context)
-            found = made.check()
+            found = source_of(config.sources[name], nats).check()
         else:
-            sink = config.sinks[name]
-            target = registry.sink(type_, name, sink.spec, SinkContext(Event(), KvOffsets(nats)))
-            found = target.check()
+            found = sink_of(config.sinks[name], nats).check()
     except WaxtapError as error:
         found = [error]
     return cdc_pb2.TestConnectionResponse(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from connectors import registry
+from control.specs.connecting import sink_of, source_of
 from control.specs.document import SECTIONS
 from control.specs.kinds import entries
 from control.specs.secrets import check_secrets
@@ -51,7 +52,13 @@ def check(
             if chosen is None or (section, name) in chosen:
                 for model in _models(section, entry):
                     check_secrets(model, entry, f"{section}.{name}")
-    return part(tree, environment, nats, chosen)
+    config = part(tree, environment, nats, chosen)
+    # What only the connectors know: connection strings, patterns of tables.
+    for source in config.sources.values():
+        source_of(source, nats)
+    for sink in config.sinks.values():
+        sink_of(sink, nats)
+    return config
 
 
 def readers(tree: Tree, source: str) -> list[str]:

@@ -132,6 +132,18 @@ def test_a_service_that_cannot_be_started_as_told_says_so_in_one_line(
     assert word in capsys.readouterr().err
 
 
+@pytest.mark.timeout(60)
+def test_an_address_that_is_in_use_is_told(
+    control: RunningControl,
+    nats_server: NatsServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ["--nats-url", nats_server.url, "--listen", f"127.0.0.1:{control.port}"]
+    assert run(["serve", "--state", str(tmp_path / "state"), *options]) == WRONG_INPUT
+    assert "cannot be listened on" in capsys.readouterr().err
+
+
 def test_a_service_ends_in_order(nats_server: NatsServer, tmp_path: Path) -> None:
     log = tmp_path / "log"
     port = free_port()
