@@ -85,6 +85,13 @@ class Fleet:
             # Somebody has run it since; what is left here has been fenced.
             flow.kill()
 
+    def end_strays(self, me: Service, elsewhere: Callable[[str], bool]) -> None:
+        """End what an earlier life of this service has left of flows that run elsewhere by now."""
+        for folder in self._flows.glob("*.*"):
+            name = folder.name.replace(".", "/", 1)
+            if name not in self.members and elsewhere(name) and not end_orphans(me, name):
+                log.warning("processes of a flow that runs elsewhere do not end", flow=name)
+
     def want(
         self, rendered: Mapping[str, Rendered], desired: Callable[[str], Desired], revision: int
     ) -> None:

@@ -128,8 +128,7 @@ class Membership:
         """
         if self._revision is None:
             return {}
-        living = {name for name, (service, _) in self._board.services().items() if not service.dead}
-        living.discard(self._me.id)
+        living = self._living()
         free: dict[str, Service | None] = {}
         for flow in flows:
             lease = self._board.lease(flow)
@@ -144,6 +143,16 @@ class Membership:
                 self._held[flow] = self._bucket.get(key).revision
                 taken[flow] = free[flow]
         return taken
+
+    def elsewhere(self, flow: str) -> bool:
+        """Whether another service looks after a flow, one that is not known to be dead."""
+        lease = self._board.lease(flow)
+        return lease is not None and lease.holder in self._living()
+
+    def _living(self) -> set[str]:
+        """The other services that are not known to be dead."""
+        services = self._board.services().items()
+        return {name for name, (service, _) in services if not service.dead} - {self._me.id}
 
     def lost(self) -> list[str]:
         """Forget leases that somebody else has taken; returns the flows."""

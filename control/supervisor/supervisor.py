@@ -250,6 +250,7 @@ class Supervisor:
         board, observer = Board(bucket), self._observer
         conditions = observer.conditions if observer else lambda _flow, _state, _rendered: ()
         membership = Membership(bucket, board, self._me)
+        self._fleet.end_strays(self._me, membership.elsewhere)
         return _Shared(bucket, board, membership, Reports(bucket, self._me.id, conditions))
 
     def _notified(self) -> None:

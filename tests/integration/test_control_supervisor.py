@@ -255,10 +255,11 @@ def test_an_answer_that_was_lost_does_not_make_a_service_dead(nats: str) -> None
         assert member.membership.alive(members.BEAT_EVERY + 0.2)
 
 
-def test_a_status_does_not_outlive_the_lease_of_who_wrote_it(nats: str, tmp_path: Path) -> None:
+def test_neither_status_nor_processes_outlive_a_lease(nats: str, tmp_path: Path) -> None:
     specs = MemorySpecSource(TREE)
     with service(nats, tmp_path, specs) as one:
         _until_running(one)
+        until(lambda: starts(tmp_path, "capture/shop"), "started")
         raise Killed
     member = _Member(nats, "other")
     with member.bucket:
@@ -270,5 +271,10 @@ def test_a_status_does_not_outlive_the_lease_of_who_wrote_it(nats: str, tmp_path
         assert (status.state, status.pids, status.owner) == (State.PENDING, (), "")
         value = member.bucket.get("capture.shop.status").value
         assert json.loads(value)["state"] == "running"
-    with service(nats, tmp_path, specs):
-        pass
+        # Back again, the first one ends what it had left of a flow that is the other's now.
+        (stray,) = starts(tmp_path, "capture/shop")
+        assert lives(stray)
+        with service(nats, tmp_path, specs) as one:
+            until(lambda: not lives(stray), "ended")
+            until(lambda: _all_in(one, State.RUNNING, ("deliver/warehouse",)), "adopted")
+            assert len(starts(tmp_path, "capture/shop")) == 1
