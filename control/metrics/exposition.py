@@ -84,6 +84,7 @@ class FlowCollector(Collector):
     def __init__(self, flows: Flows, nats: NatsSpec, sources: AskSources | None = None) -> None:
         self._flows, self._nats, self._ask = flows, nats, sources
         self._lock, self._asking = threading.Lock(), threading.Lock()
+        self._asked: list[str] = []
         self._sources: Sequence[SourceOffset] = ()
         self._sources_at = float("-inf")
         self._lags: list[Lag] = []
@@ -173,14 +174,14 @@ class FlowCollector(Collector):
         if self._ask is None:
             return ()
         with self._asking:
-            if time.monotonic() - self._sources_at >= _SOURCES_EVERY:
-                own = [f.removeprefix("capture/") for f in self._own() if f.startswith("capture/")]
+            own = [f.removeprefix("capture/") for f in self._own() if f.startswith("capture/")]
+            if own != self._asked or time.monotonic() - self._sources_at >= _SOURCES_EVERY:
                 try:
                     self._sources = self._ask(own)
                 except (WaxtapError, ApiError) as error:
                     self._sources = ()
                     log.warning("sources' servers cannot be asked", reason=str(error))
-                self._sources_at = time.monotonic()
+                self._asked, self._sources_at = own, time.monotonic()
             return self._sources
 
     def _flows_own(self) -> Iterable[Metric]:
