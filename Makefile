@@ -19,7 +19,7 @@ WORKERS ?= 2
 # The flows of the tests start hundreds of times: keep what Python compiles.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-fast lint format types chaos bench bench-quick lock dist clean
+.PHONY: help setup demo test test-fast lint format gen-proto proto-breaking types chaos bench bench-quick lock dist clean
 
 help: ## this text
 	@echo "make TARGET, with Python 3.11 or 3.12 and nothing else prepared:"
@@ -47,6 +47,13 @@ lint: $(READY) ## style, and who may import whom
 format: $(READY) ## put the style right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+gen-proto: $(READY) ## write control/pb anew from proto/, and check its style
+	$(BIN)/buf lint proto
+	proto/generate.sh
+
+proto-breaking: $(READY) ## check that proto/ breaks no client of what main has
+	@proto/breaking.sh
 
 types: $(READY) ## mypy, strict
 	$(BIN)/mypy

@@ -24,6 +24,7 @@ class Settings:
         webhook_changes: How many go out in lists.
         rest_records: Records of the list that is polled.
         ingest_requests: How many requests a webhook source is sent.
+        explorer_messages: Messages of the topic that is looked into.
         rate: Changes per second of the paced writer.
         warmup_seconds: How long the paced writer runs before a latency counts.
         window_seconds: How long one latency run lasts.
@@ -44,6 +45,7 @@ class Settings:
     webhook_changes: int
     rest_records: int
     ingest_requests: int
+    explorer_messages: int
     rate: int
     warmup_seconds: float
     window_seconds: float
@@ -65,6 +67,7 @@ FULL = Settings(
     webhook_changes=500_000,
     rest_records=100_000,
     ingest_requests=60_000,
+    explorer_messages=1_000_000,
     rate=1000,
     warmup_seconds=5,
     window_seconds=60,
@@ -86,6 +89,7 @@ QUICK = Settings(
     webhook_changes=80_000,
     rest_records=20_000,
     ingest_requests=15_000,
+    explorer_messages=100_000,
     rate=1000,
     warmup_seconds=2,
     window_seconds=5,

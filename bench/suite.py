@@ -11,6 +11,7 @@ from bench import (
     debezium,
     deliver,
     elasticsearch,
+    explorer,
     ingest,
     latency,
     pipelines,
@@ -40,9 +41,10 @@ BENCHMARKS = (
     "mysql",
     "mariadb",
     "rest",
+    "explorer",
 )
 # They need no backlog in PostgreSQL.
-_ON_THEIR_OWN = ("ingest", "latency", "mysql", "mariadb", "rest")
+_ON_THEIR_OWN = ("explorer", "ingest", "latency", "mysql", "mariadb", "rest")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -115,6 +117,12 @@ class Suite:
                 figures = alone[name](self._fleet, self._settings, number)
                 shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
                 self._tell(f"{name} {number}/{self._settings.runs}: {shown}")
+                yield figures
+            return
+        if name == "explorer":
+            for figures in explorer.run(self._fleet, self._settings, self._tell):
+                shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+                self._tell(f"explorer: {shown}")
                 yield figures
             return
         assert filled is not None  # noqa: S101 - loaded for all that need it

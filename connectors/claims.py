@@ -41,6 +41,16 @@ def moved(entry: Entry, share: Share, upto: int) -> Entry:
     return Entry(entry.epoch, subjects)
 
 
+def placed(entry: Entry, share: Share, upto: int) -> Entry:
+    """The entry once its owner has set every subject of the share to a sequence.
+
+    What earlier shares have left does not count any more. The epoch grows, so that no writer of an
+    older claim stores anything.
+    """
+    offset = Offset(share.created, upto)
+    return Entry(entry.epoch + 1, dict.fromkeys(share.subjects, offset))
+
+
 def taken_over(entry: Entry, share: Share) -> tuple[dict[str, Offset], dict[str, int], str]:
     """What a new claim of a share stores, what it starts from, and what no longer counts."""
     rows = dict(entry.subjects)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from json import dumps, loads
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from threading import Event
     from typing import BinaryIO
+
+    from connectors.errors import WaxtapError
 
 # A chunk holds at most this many changes: JetStream's limit for one atomic batch is 1000.
 CHUNK_CHANGES = 1000
@@ -407,12 +409,59 @@ class Source(Protocol):
         """
         ...
 
+    def check(self) -> list[WaxtapError]:
+        """What would keep a source that starts anew from starting; changes nothing anywhere.
+
+        A source of the same name that runs is not disturbed. Never raises a WaxtapError: a server
+        that cannot be reached is a finding as well.
+
+        Returns:
+            One clear error for each thing that was found; empty: it can start.
+        """
+        ...
+
     def drop(self) -> list[str]:
         """Remove what the source has created on its server, such as a slot; return what it was.
 
         Raises:
             ConfigError: It is in use, or not this source's own.
             RetryableError: The server cannot be reached.
+        """
+        ...
+
+
+class Observation(NamedTuple):
+    """Where a source's server is.
+
+    Attributes:
+        position: Of the end of its log: an LSN, a GTID set, a file and an offset.
+        slot: What keeps the log there for the source; empty: nothing does.
+        slot_active: Whether somebody reads from it.
+        retained: How many bytes of log the server keeps for the slot.
+        lag: How many bytes of log lie behind what is stored; None: that cannot be told.
+    """
+
+    position: str
+    slot: str = ""
+    slot_active: bool = False
+    retained: int = 0
+    lag: int | None = None
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A source that can tell where its server is, beside the flow that reads it."""
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server, changing nothing there.
+
+        Args:
+            stored: What the stream holds; None: nothing yet.
+
+        Raises:
+            ConfigError: The server cannot be asked.
+            RetryableError: The server cannot be reached.
+            FatalError: `stored` is of another type of source.
         """
         ...
 
@@ -600,6 +649,14 @@ class OffsetStore(Protocol):
         """
         ...
 
+    def read(self, share: Share) -> dict[str, int]:
+        """As `Sink.offsets`. Raises as `claim`."""
+        ...
+
+    def reset(self, share: Share, upto: int) -> None:
+        """As `Sink.reset`. Raises as `claim`."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
@@ -623,6 +680,17 @@ class Sink(Protocol):
         """Whether it applies the source's transactions whole, and so needs `Batch.complete`."""
         ...
 
+    def check(self) -> list[WaxtapError]:
+        """What would keep the sink from starting; changes nothing anywhere.
+
+        A sink of the same name that runs is not disturbed. Never raises a WaxtapError: a target
+        that cannot be reached is a finding as well.
+
+        Returns:
+            One clear error for each thing that was found; empty: it can start.
+        """
+        ...
+
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.
 
@@ -636,4 +704,25 @@ class Sink(Protocol):
 
     def open(self, claim: Claim) -> SinkWriter:
         """Make the writer for a claim; it need not run in the process that claimed."""
+        ...
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on (`Claim.offsets`), without disturbing anybody.
+
+        Raises:
+            ConfigError: The target cannot be used.
+            RetryableError: The target cannot be reached.
+        """
+        ...
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`, forwards or backwards, for every subject.
+
+        Ends older writers as `claim` does. What the target holds stays: changes that it is given
+        once more find their own traces there.
+
+        Raises:
+            ConfigError: The target is not set up for it.
+            RetryableError: The target cannot be reached.
+        """
         ...

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from connectors.backoff import jittered
 from connectors.errors import FatalError, RetryableError
+from connectors.metrics import source_in_trouble, source_retries
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,9 @@ class Reconnection(Generic[Opened]):
         self._session: Opened | None = None
         self._verdict: FatalError | None = None
         self._attempts = 0
+        self._trouble = source_in_trouble.labels(source)
+        self._retries = source_retries.labels(source)
+        self._trouble.set(1)
         self._thread = threading.Thread(
             target=self._run, name=f"waxtap-{source}-reconnect", daemon=True
         )
@@ -84,6 +88,8 @@ class Reconnection(Generic[Opened]):
                 f"{self._connector}.reconnection_died",
                 "reconnecting ended unexpectedly; see the traceback",
             )
+        if session is not None:
+            self._trouble.set(0)
         return session
 
     def abandon(self) -> None:
@@ -115,6 +121,7 @@ class Reconnection(Generic[Opened]):
                 return
             failures += 1
             self._attempts += 1
+            self._retries.inc()
             wait = delay(failures)
 
     def _deliver(self, session: Opened) -> None:

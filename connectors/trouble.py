@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.metrics import sink_in_trouble
+from connectors.metrics import sink_in_trouble, sink_retries
 
 if TYPE_CHECKING:
     from connectors.contracts import Share
@@ -32,6 +32,7 @@ class Trouble:
         self._log = structlog.get_logger(name).bind(sink=share.sink, stream=share.stream)
         self._metric = sink_in_trouble.labels(share.sink, share.stream)
         self._metric.set(0)
+        self._retries = sink_retries.labels(share.sink, share.stream)
         self._lock = threading.Lock()
         self._failing: set[object] = set()
         self._since = self._quiet_until = 0.0
@@ -47,6 +48,7 @@ class Trouble:
                 self._metric.set(1)
             self._failing.add(who)
             self._attempts += 1
+            self._retries.inc()
             if self._told or now < self._quiet_until:
                 return
             self._told = True

@@ -27,6 +27,7 @@ from connectors.jetstream.patience import Patience
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.stream import stream_name, verify_not_behind
 from dataflows.capture_source import CapturePartition, connector
+from dataflows.measuring import CaptureMeter
 from dataflows.memory.continuity import InputState, Memory
 from dataflows.memory.remember import Remembering, name_of, stateful_pipelines
 from dataflows.memory.source import RememberedPartition
@@ -35,7 +36,7 @@ from dataflows.reporting import remembering
 from dataflows.stopping import running, stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from bytewax.dataflow import Dataflow
 
@@ -147,14 +148,15 @@ class StreamSink(FixedPartitionedSink[Routed, "PublisherState | None"]):
     def build_part(
         self, step_id: str, for_part: str, resume_state: PublisherState | None
     ) -> _StreamSinkPartition:
-        return _StreamSinkPartition(self._nats, self._sources[for_part].accept, resume_state)
+        return _StreamSinkPartition(self._nats, self._sources[for_part], resume_state)
 
 
 class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"]):
     def __init__(
-        self, nats: NatsSpec, accept: Collection[str], remembered: PublisherState | None
+        self, nats: NatsSpec, source: SourceConfig, remembered: PublisherState | None
     ) -> None:
-        self._nats, self._accept, self._remembered = nats, accept, remembered
+        self._nats, self._accept, self._remembered = nats, source.accept, remembered
+        self._meter = CaptureMeter(source.name)
         self._publisher: Publisher | None = None
         self._bare: Routed | None = None
 
@@ -176,6 +178,7 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
             self._bare = None if routed.messages else routed
             if self._bare is None:
                 self._publisher.publish(routed.messages, routed.checkpoint, routed.resume)
+                self._meter.published(routed.messages)
 
     @override
     @remembering

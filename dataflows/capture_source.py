@@ -9,12 +9,12 @@ from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts import Chunk, SourceContext
+from connectors.contracts import Chunk
 from connectors.errors import RetryableError
-from connectors.jetstream.inbox import JetStreamInbox
-from connectors.jetstream.source_state import ObjectState
+from connectors.jetstream.source_context import source_context
 from connectors.jetstream.stream import open_stream
 from dataflows.configuration.places import placing
+from dataflows.measuring import CaptureMeter
 from dataflows.pacing import Backoff, Pace
 from dataflows.pipeline import Captured
 from dataflows.reporting import remembering
@@ -50,9 +50,7 @@ def connector(
     Raises:
         ConfigError: Its settings are not well-formed; its server is not asked yet.
     """
-    context = SourceContext(
-        stopping, ObjectState(nats, source.name), JetStreamInbox(nats, source.name), past
-    )
+    context = source_context(nats, source.name, stopping, past)
     with placing(f"sources.{source.name}", type(source.spec).model_fields):
         return registry.source(source.type, source.name, source.spec, accept, context)
 
@@ -73,6 +71,8 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         self._emitted: Checkpoint | None = None
         self._confirmable: Checkpoint | None = None
         self._pace, self._backoff = Pace(), Backoff()
+        self._meter = CaptureMeter(config.name)
+        self._meter.opened(is_open=False)
 
     @override
     @remembering
@@ -90,6 +90,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
             return ()
         self._pace.worked()
         self._emitted = chunk.checkpoint
+        self._meter.read(len(chunk.changes))
         return (self._captured(self._claim, chunk),)
 
     def _captured(self, claim: StreamClaim, chunk: Chunk) -> Captured:
@@ -120,6 +121,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         if reader is None:
             return ()
         self._claim, self._reader = claim, reader
+        self._meter.opened(is_open=True)
         log.info(
             "capturing",
             source=self._config.name,
@@ -152,5 +154,6 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
 
     @override
     def close(self) -> None:
+        self._meter.opened(is_open=False)
         if self._reader is not None:
             self._reader.close()

@@ -38,13 +38,14 @@ from dataflows.configuration.places import placing
 from dataflows.dead_letters import DeadLetterWriter
 from dataflows.gathering import Gathering
 from dataflows.letters.answering import Answering
+from dataflows.measuring import DeliveryMeter
 from dataflows.pacing import Backoff, Pace
-from dataflows.pipeline import reprocess, sink_steps
+from dataflows.pipeline import reprocess_as_of_now, sink_steps
 from dataflows.reporting import remembering
 from dataflows.stopping import running, stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from bytewax.dataflow import Dataflow
@@ -59,8 +60,20 @@ log = structlog.get_logger()
 Item: TypeAlias = Batch | Asked
 
 
-def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
-    """Add the delivery into `sink` to a dataflow."""
+def add_delivery(
+    flow: Dataflow,
+    config: Config,
+    sink: SinkConfig,
+    present: Callable[[], Config] | None = None,
+) -> None:
+    """Add the delivery into `sink` to a dataflow.
+
+    Args:
+        flow: The dataflow.
+        config: The configuration.
+        sink: Where to.
+        present: The configuration as it is when dead letters are replayed; None: `config`.
+    """
     context = SinkContext(stopping, KvOffsets(config.nats))
     with placing(f"sinks.{sink.name}", type(sink.spec).model_fields):
         target = registry.sink(sink.type, sink.name, sink.spec, context)
@@ -69,7 +82,7 @@ def add_delivery(flow: Dataflow, config: Config, sink: SinkConfig) -> None:
     items = op.input(f"deliver_{sink.name}", flow, DeliverySource(config, sink, target))
     changed = op.map(f"transform_{sink.name}", items, partial(passing, steps))
     keyed = op.key_on(f"share_{sink.name}", changed, lambda item: item.claim.share.stream)
-    op.output(f"write_{sink.name}", keyed, TargetSink(config, sink, target))
+    op.output(f"write_{sink.name}", keyed, TargetSink(config, sink, target, present))
 
 
 def passing(steps: Steps, item: Item) -> Item:
@@ -133,6 +146,8 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
         self._confirmable = 0
         self._gathering = Gathering(sink.options.batch)
         self._pace, self._backoff = Pace(), Backoff(longest=5.0)
+        self._meter = DeliveryMeter(sink.name, stream)
+        self._meter.opened(is_open=False)
 
     @override
     @remembering
@@ -184,6 +199,7 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
                 )
             return
         self._backoff.succeeded()
+        self._meter.opened(is_open=True)
         if claim.forgotten:
             log.warning(
                 "the stream is a new one, its earlier offset does not count",
@@ -229,6 +245,7 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
 
     @override
     def close(self) -> None:
+        self._meter.opened(is_open=False)
         if self._consumer is not None:
             self._consumer.close()
         if self._requests is not None:
@@ -238,8 +255,15 @@ class _DeliverySourcePartition(StatefulSourcePartition["Item", "dict[str, int] |
 class TargetSink(FixedPartitionedSink["Item", None]):
     """A sink: one partition for each share, each written by one writer."""
 
-    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sink: SinkConfig,
+        target: Sink,
+        present: Callable[[], Config] | None = None,
+    ) -> None:
         self._config, self._sink, self._target = config, sink, target
+        self._present = present or (lambda: config)
         self._streams = _streams(sink)
 
     @override
@@ -253,13 +277,17 @@ class TargetSink(FixedPartitionedSink["Item", None]):
     @override
     @remembering
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> _TargetSinkPartition:
-        return _TargetSinkPartition(self._config, self._sink, self._target)
+        return _TargetSinkPartition(self._config, self._sink, self._target, self._present)
 
 
 class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
-    def __init__(self, config: Config, sink: SinkConfig, target: Sink) -> None:
+    def __init__(
+        self, config: Config, sink: SinkConfig, target: Sink, present: Callable[[], Config]
+    ) -> None:
         self._config, self._sink, self._target = config, sink, target
+        self._present = present
         self._writer: DeadLetterWriter | None = None
+        self._meter: DeliveryMeter | None = None
         self._asked = Answering(config.nats)
 
     @override
@@ -268,10 +296,13 @@ class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
         for item in values:
             if self._writer is None:
                 self._writer = self._open(item.claim)
+                self._meter = DeliveryMeter(self._sink.name, item.claim.share.stream)
             if isinstance(item, Asked):
                 self._asked.add(item)
             else:
                 self._writer.write(item)
+                if self._meter is not None:
+                    self._meter.delivered(item)
             self._asked.carry_out(self._writer)
 
     def _open(self, claim: Claim) -> DeadLetterWriter:
@@ -281,7 +312,7 @@ class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
             claim,
             DeadLetters(config.nats, config.dead_letters, claim, stopping),
             sink.options.on_refusal,
-            partial(reprocess, config, sink),
+            partial(reprocess_as_of_now, config, self._present, sink),
         )
 
     @override

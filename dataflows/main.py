@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 
 from bytewax.dataflow import Dataflow
 
-from connectors.errors import ConfigError, WaxtapError
-from dataflows import reporting, stopping
-from dataflows.spec import load
+from connectors.errors import WaxtapError
+from dataflows import metrics_endpoint, reporting, stopping
+from dataflows.present import Present
+from dataflows.spec import check_flow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dataflows.spec import Config
 
@@ -34,9 +35,11 @@ def flow() -> Dataflow:
     reporting.configure(os.environ)
     stopping.install()
     try:
-        config = load(Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml")), os.environ)
+        metrics_endpoint.serve(os.environ)
+        file = Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml"))
         chosen = os.environ.get("WAXTAP_FLOW", "")
-        dataflow, parts = build(config, chosen)
+        present = Present(file, os.environ, chosen)
+        dataflow, parts = build(present(), chosen, present)
         _prepare_recovery(sys.argv[1:], os.environ, chosen or "all", parts)
     except WaxtapError as error:
         reporting.report(error)
@@ -44,12 +47,16 @@ def flow() -> Dataflow:
     return dataflow
 
 
-def build(config: Config, chosen: str) -> tuple[Dataflow, dict[str, list[str]]]:
+def build(
+    config: Config, chosen: str, present: Callable[[], Config] | None = None
+) -> tuple[Dataflow, dict[str, list[str]]]:
     """Build the dataflow of one flow, or of all.
 
     Args:
         config: The whole configuration.
         chosen: `capture/<source>`, `deliver/<sink>`, or empty for every flow.
+        present: The configuration as it is when it is called, for what is done anew with old
+            changes; None: as it is now.
 
     Returns:
         The dataflow, and the partitions of its input and output steps by full step id.
@@ -57,15 +64,7 @@ def build(config: Config, chosen: str) -> tuple[Dataflow, dict[str, list[str]]]:
     Raises:
         ConfigError: There is no such flow.
     """
-    flows = {f"capture/{name}" for name in config.sources}
-    flows |= {f"deliver/{name}" for name in config.sinks}
-    if chosen and chosen not in flows:
-        raise ConfigError(
-            "config.unknown_flow",
-            f"there is no flow {chosen!r}",
-            where="WAXTAP_FLOW",
-            cure=f"known: {', '.join(sorted(flows))}",
-        )
+    check_flow(chosen, config.sources, config.sinks)
     dataflow = Dataflow(_FLOW)
     parts: dict[str, list[str]] = {}
     sources = {
@@ -82,7 +81,7 @@ def build(config: Config, chosen: str) -> tuple[Dataflow, dict[str, list[str]]]:
         from dataflows import deliver
 
         for sink in sinks:
-            deliver.add_delivery(dataflow, config, sink)
+            deliver.add_delivery(dataflow, config, sink, present)
             parts |= deliver.parts(sink)
     return dataflow, {f"{_FLOW}.{step}": names for step, names in parts.items()}
 

@@ -22,7 +22,7 @@ from dataflows.transforms.record import Record, key_of_row
 from dataflows.transforms.spec import make
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from connectors.contracts import Checkpoint, Chunk, TableSchema
     from connectors.jetstream.stream import StreamClaim
@@ -213,6 +213,24 @@ def reprocess(config: Config, sink: SinkConfig, letter: Delivered) -> list[Deliv
         ]
     steps = _sink_steps(config, sink)
     return [made for change in changes for made in steps.delivered(change)]
+
+
+def reprocess_as_of_now(
+    config: Config, present: Callable[[], Config], sink: SinkConfig, letter: Delivered
+) -> list[Delivered]:
+    """As `reprocess`, where a pipeline that had failed is taken from the present configuration.
+
+    One that is not valid at the moment makes the letter fail again, and says why.
+    """
+    if not letter.failed:
+        return reprocess(config, sink, letter)
+    try:
+        return reprocess(present(), sink, letter)
+    except ConfigError as error:
+        failure = Failure(
+            Failure.decode(letter.failed).pipeline, error.code, f"{error.where}: {error.message}"
+        )
+        return [letter._replace(failed=failure.encoded)]
 
 
 def _key_of_rows(change: Delivered) -> str | None:

@@ -27,8 +27,9 @@ def configure(environment: Mapping[str, str]) -> None:
     """Set up logging and the report of fatal errors.
 
     Args:
-        environment: `WAXTAP_LOG=json` writes JSON lines, anything else lines for people;
-            `WAXTAP_LOG_LEVEL` is a level of the standard library, `info` unless set.
+        environment: `WAXTAP_LOG=json` writes JSON lines, which name the flow of `WAXTAP_FLOW`;
+            anything else writes lines for people. `WAXTAP_LOG_LEVEL` is a level of the standard
+            library, `info` unless set.
     """
     level = logging.getLevelNamesMapping().get(
         environment.get("WAXTAP_LOG_LEVEL", "info").upper(), logging.INFO
@@ -42,6 +43,7 @@ def configure(environment: Mapping[str, str]) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            *_naming(environment.get("WAXTAP_FLOW", "") if as_json else ""),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -53,6 +55,18 @@ def configure(environment: Mapping[str, str]) -> None:
         cache_logger_on_first_use=True,
     )
     sys.excepthook = _excepthook
+
+
+def _naming(flow: str) -> tuple[structlog.types.Processor, ...]:
+    """Adds the flow's name to each line, if there is one."""
+
+    def name(
+        _logger: object, _method: str, event: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        event.setdefault("flow", flow)
+        return event
+
+    return (name,) if flow else ()
 
 
 def report(error: WaxtapError) -> None:

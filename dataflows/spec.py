@@ -21,7 +21,7 @@ from dataflows.configuration.places import placing
 from dataflows.routing import check_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,38}")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -79,8 +79,8 @@ class Config:
 
     Attributes:
         nats: The server, and how streams are laid out.
-        sources: By name.
-        sinks: By name.
+        sources: By name; only the one that runs, where one flow was asked for.
+        sinks: Likewise.
         topics: How topics are laid out, as far as that is configured.
         pipelines: By name, in the file's order.
         python_transforms: Patterns of the functions that transforms may call.
@@ -95,27 +95,31 @@ class Config:
     dead_letters: DeadLetterSpec = field(default_factory=DeadLetterSpec)
 
 
-def load(path: Path, environment: Mapping[str, str]) -> Config:
+def load(path: Path, environment: Mapping[str, str], flow: str = "") -> Config:
     """Read the configuration in `path`.
+
+    Args:
+        path: The file.
+        environment: Where `${VAR}` is looked up.
+        flow: The only flow that will run (`capture/<source>`, `deliver/<sink>`): settings of other
+            sources and sinks are not looked at, their secrets need not be there; empty: all.
 
     Raises:
         ConfigError: The file cannot be read, or says something that it may not; the message names
             the path of each wrong place.
     """
-    return parse(read(path), environment, str(path))
+    return parse(read(path), environment, str(path), flow)
 
 
-def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml") -> Config:
+def parse(
+    tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml", flow: str = ""
+) -> Config:
     """Check a document that YAML has read from the file `name`. Raises ConfigError as `load`."""
-    document = _mapping(references.resolve(tree, environment), name)
-    for key in document:
-        if key not in _SECTIONS:
-            raise ConfigError(
-                "config.unknown_key",
-                "unknown key",
-                where=key,
-                cure=f"known: {', '.join(_SECTIONS)}",
-            )
+    whole = _mapping(tree, name)
+    # The names of all of them, before secrets of other flows are asked for.
+    known = tuple(_mapping(whole.get("sources") or {}, "sources"))
+    check_flow(flow, known, _mapping(whole.get("sinks") or {}, "sinks"))
+    document = _document(references.resolve(_only(whole, flow), environment), name)
     if "nats" not in document:
         raise ConfigError(
             "config.missing",
@@ -125,7 +129,7 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
         )
     sources = _section(document, "sources")
     sinks = _section(document, "sinks")
-    if not sources:
+    if not known:
         raise ConfigError(
             "config.missing",
             "no source is configured",
@@ -133,22 +137,124 @@ def parse(tree: object, environment: Mapping[str, str], name: str = "waxtap.yaml
             cure='sources: {shop: {type: postgres, dsn: "${SHOP_DSN}"}}',
         )
     return Config(
-        nats=_validated(NatsSpec, document["nats"], "nats"),
+        nats=validated(NatsSpec, document["nats"], "nats"),
         sources={name: _source(name, entry) for name, entry in sources.items()},
-        sinks={name: _sink(name, entry, tuple(sources)) for name, entry in sinks.items()},
-        topics={
-            name: _topic(name, entry)
-            for name, entry in _mapping(document.get("topics") or {}, "topics").items()
-        },
+        sinks={name: _sink(name, entry, known) for name, entry in sinks.items()},
+        topics={name: _topic(name, entry) for name, entry in _topics(document).items()},
         pipelines={
-            name: _pipeline(name, entry, tuple(sources))
+            name: _pipeline(name, entry, known)
             for name, entry in _section(document, "pipelines").items()
         },
-        python_transforms=_validated(
-            PythonTransforms, document.get("python_transforms") or (), "python_transforms"
-        ).root,
-        dead_letters=_validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters"),
+        python_transforms=_python_transforms(document),
+        dead_letters=_dead_letters(document),
     )
+
+
+def part(
+    tree: object,
+    environment: Mapping[str, str],
+    nats: NatsSpec,
+    chosen: Collection[tuple[str, str]] | None = None,
+) -> Config:
+    """Check some entries of a document that need not be whole: it may have no source at all.
+
+    References of other entries are not resolved, and nothing else about them is looked at.
+
+    Args:
+        tree: As YAML has read it; a section `nats` is not looked at.
+        environment: Where references are looked up.
+        nats: What stands in for that section.
+        chosen: Section and name of each entry, such as `("sinks", "warehouse")`; None: all.
+
+    Returns:
+        A configuration of the chosen entries.
+
+    Raises:
+        ConfigError: As `load`.
+    """
+    document = _document(tree, "waxtap.yaml")
+
+    def entries(section: str, found: Mapping[str, object]) -> dict[str, dict[str, object]]:
+        return {
+            name: _mapping(
+                references.resolve(entry, environment, f"{section}.{name}"), f"{section}.{name}"
+            )
+            for name, entry in found.items()
+            if chosen is None or (section, name) in chosen
+        }
+
+    sources = _section(document, "sources")
+    known = tuple(sources)
+    settings = {
+        key: references.resolve(document.get(key), environment, key)
+        for key in ("python_transforms", "dead_letters")
+    }
+    return Config(
+        nats=nats,
+        sources={name: _source(name, one) for name, one in entries("sources", sources).items()},
+        sinks={
+            name: _sink(name, one, known)
+            for name, one in entries("sinks", _section(document, "sinks")).items()
+        },
+        topics={
+            name: _topic(name, one) for name, one in entries("topics", _topics(document)).items()
+        },
+        pipelines={
+            name: _pipeline(name, one, known)
+            for name, one in entries("pipelines", _section(document, "pipelines")).items()
+        },
+        python_transforms=_python_transforms(settings),
+        dead_letters=_dead_letters(settings),
+    )
+
+
+def _document(tree: object, name: str) -> dict[str, object]:
+    document = _mapping(tree, name)
+    for key in document:
+        if key not in _SECTIONS:
+            raise ConfigError(
+                "config.unknown_key",
+                "unknown key",
+                where=key,
+                cure=f"known: {', '.join(_SECTIONS)}",
+            )
+    return document
+
+
+def _python_transforms(document: Mapping[str, object]) -> tuple[str, ...]:
+    listed = document.get("python_transforms") or ()
+    return validated(PythonTransforms, listed, "python_transforms").root
+
+
+def _dead_letters(document: Mapping[str, object]) -> DeadLetterSpec:
+    return validated(DeadLetterSpec, document.get("dead_letters") or {}, "dead_letters")
+
+
+def _topics(document: Mapping[str, object]) -> dict[str, object]:
+    return _mapping(document.get("topics") or {}, "topics")
+
+
+def check_flow(flow: str, sources: Iterable[str], sinks: Iterable[str]) -> None:
+    """Raise ConfigError unless `flow` is empty or the flow of one of these."""
+    flows = {f"capture/{name}" for name in sources} | {f"deliver/{name}" for name in sinks}
+    if flow and flow not in flows:
+        raise ConfigError(
+            "config.unknown_flow",
+            f"there is no flow {flow!r}",
+            where="WAXTAP_FLOW",
+            cure=f"known: {', '.join(sorted(flows))}",
+        )
+
+
+def _only(whole: dict[str, object], flow: str) -> dict[str, object]:
+    """A document without the sources and sinks of other flows."""
+    if not flow:
+        return whole
+    kept = dict(whole)
+    for section, kind in (("sources", "capture"), ("sinks", "deliver")):
+        entries = _mapping(whole.get(section) or {}, section)
+        kept[section] = {name: entry for name, entry in entries.items() if flow == f"{kind}/{name}"}
+    return kept
 
 
 def _topic(name: str, entry: object) -> TopicSpec:
@@ -157,22 +263,22 @@ def _topic(name: str, entry: object) -> TopicSpec:
         check_topic(name)
     except ValueError as error:
         raise ConfigError("config.bad_name", str(error), where=where) from None
-    return _validated(TopicSpec, entry, where)
+    return validated(TopicSpec, entry, where)
 
 
 def _source(name: str, entry: dict[str, object]) -> SourceConfig:
     where = f"sources.{name}"
     kind, options, own = _split(entry, where, SourceOptions, registry.source_types())
-    spec = _validated(registry.source_spec(kind), own, where, SourceOptions)
-    common = _validated(SourceOptions, options, where)
+    spec = validated(registry.source_spec(kind), own, where, SourceOptions)
+    common = validated(SourceOptions, options, where)
     return SourceConfig(name, kind, spec, common.accept)
 
 
 def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkConfig:
     where = f"sinks.{name}"
     kind, options, own = _split(entry, where, SinkOptions, registry.sink_types())
-    spec = _validated(registry.sink_spec(kind), own, where, SinkOptions)
-    common = _validated(SinkOptions, options, where)
+    spec = validated(registry.sink_spec(kind), own, where, SinkOptions)
+    common = validated(SinkOptions, options, where)
     with placing(where, ("topics",)):
         filter_subjects(known[0] if known else "source", common.topics)
     _check_sources(common.sources, known, where)
@@ -181,7 +287,7 @@ def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkCo
 
 def _pipeline(name: str, entry: dict[str, object], known: tuple[str, ...]) -> PipelineSpec:
     where = f"pipelines.{name}"
-    spec = _validated(PipelineSpec, entry, where)
+    spec = validated(PipelineSpec, entry, where)
     _check_sources(spec.sources, known, where)
     return spec
 
@@ -240,10 +346,20 @@ def _names(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _validated(
+def validated(
     model: type[_Model], tree: object, where: str, beside: type[BaseModel] | None = None
 ) -> _Model:
-    """Check `tree`; `beside` has the further keys that its place in the file may hold."""
+    """Check a section, or a part of one.
+
+    Args:
+        model: What it must be.
+        tree: What the file says there, references resolved.
+        where: Its config path.
+        beside: The further keys that its place in the file may hold.
+
+    Raises:
+        ConfigError: `config.invalid`; names the path of each wrong place.
+    """
     try:
         return model.model_validate(tree)
     except ValidationError as error:

@@ -7,8 +7,8 @@ tools=$1
 "$(dirname "$0")/../.venv/bin/python" -m venv "$tools"
 "$tools/bin/pip" install -q --disable-pip-version-check uv
 
-# Every connector, since the tests run them all.
-CONNECTORS="--extra elasticsearch --extra mysql --extra rest --extra webhook"
+# Every connector and the control service, since the tests run them all.
+CONNECTORS="--extra control --extra elasticsearch --extra mysql --extra rest --extra webhook"
 
 lock() {
 	output=requirements/$1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from control.servers.elasticsearch_programs import find_elasticsearch
@@ -14,7 +17,7 @@ from control.servers.nats import find_nats_server
 from control.servers.postgres_programs import find_programs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 pytest_plugins = [
     "tests.workers",
@@ -33,6 +36,22 @@ settings.register_profile(
     "unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(autouse=True)
+def _logging_ends_with_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that a test runs sets up logging to where this test's output goes.
+
+    No logger may remember that: later tests have other outputs.
+    """
+    uncached = partial(_configure_uncached, structlog.configure)
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    structlog.reset_defaults()
+
+
+def _configure_uncached(configure: Callable[..., None], **settings: object) -> None:
+    configure(**(settings | {"cache_logger_on_first_use": False}))
 
 
 def pytest_report_header() -> list[str]:

@@ -19,10 +19,10 @@ from urllib.parse import quote
 import msgspec
 from elasticsearch import ApiError
 
-from connectors.claims import Entry, Offset, moved, taken_over
+from connectors.claims import Entry, Offset, moved, placed, taken_over
 from connectors.contracts import Claim
-from connectors.elasticsearch.client import ask, kind_of
-from connectors.errors import FencedError, GapError
+from connectors.elasticsearch.client import Answer, ask, kind_of
+from connectors.errors import ConfigError, FencedError, GapError
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
@@ -35,6 +35,9 @@ _SETTINGS = {
     "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1"},
     "mappings": {"dynamic": False, "properties": {}},
 }
+
+
+_PRIVILEGES = ["create_index", "read", "index", "delete", "manage"]
 
 
 class _Share(msgspec.Struct, frozen=True):
@@ -78,18 +81,62 @@ class Bookkeeping:
             if error.status_code != 403 or not self._exists():
                 raise
 
+    def check_usable(self) -> None:
+        """Check, without writing, that the index can be made and used.
+
+        A cluster without security has no privileges to ask for, and one that does not let us see
+        its blocks is taken for one that has none.
+
+        Raises:
+            ConfigError: `elasticsearch.rights`.
+        """
+        self._read(".none")
+        blocks = self._told("GET", "/_cluster/state/blocks").get("blocks")
+        found = blocks.get("global") if isinstance(blocks, dict) else None
+        for block in (found or {}).values():
+            if {"write", "metadata_write"} & set(block.get("levels", ())):
+                raise _unusable(str(block.get("description", "the cluster is blocked")))
+        wanted = [{"names": [INDEX], "privileges": _PRIVILEGES}]
+        answer = self._told("POST", "/_security/user/_has_privileges", {"index": wanted})
+        granted = answer.get("index", {}).get(INDEX, {})
+        if lacking := [name for name in _PRIVILEGES if granted.get(name) is False]:
+            raise _unusable(f"the role lacks {', '.join(lacking)}")
+
+    def _told(self, method: str, path: str, body: object = None) -> Answer:
+        """What there is to know; nothing where the cluster does not tell it."""
+        try:
+            return ask(self._client, method, path, body)
+        except ApiError as error:
+            if error.status_code in (400, 403, 404, 405):
+                return Answer()
+            raise
+
     def claim(self, share: Share) -> Claim:
         """Take the next epoch of a share and read where it stands; older claims are fenced."""
         while True:
-            stored = self._read(_share_id(share))
-            row = _decoded(stored, _Share, share) if stored.source is not None else None
-            # A document that was deleted begins anew; the seconds since 1970 are above its epochs.
-            entry = Entry(row.epoch, row.subjects) if row else Entry(int(time.time()))
+            entry, mark = self._entry(share)
             generation = self._generation(share, entry)
             subjects, offsets, forgotten = taken_over(entry, share)
             taken = _Share(entry.epoch + 1, generation, subjects)
-            if self._write(_share_id(share), taken, stored.mark):
+            if self._write(_share_id(share), taken, mark):
                 return Claim(share, taken.epoch, offsets, forgotten)
+
+    def read(self, share: Share) -> dict[str, int]:
+        """From where a claim would go on. The index need not exist."""
+        return taken_over(self._entry(share)[0], share)[1]
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`; older claims are fenced.
+
+        The stream's generation stays: other sinks may write documents of the same stream.
+        """
+        while True:
+            entry, mark = self._entry(share)
+            further = placed(entry, share, upto)
+            generation = self._generation(share, entry)
+            row = _Share(further.epoch, generation, further.subjects)
+            if self._write(_share_id(share), row, mark):
+                return
 
     def check(self, claim: Claim) -> int:
         """The stream's generation, provided that the claim is the newest.
@@ -114,6 +161,14 @@ class Bookkeeping:
             if written := self._write(_share_id(claim.share), stored, mark):
                 self._known = stored, written
                 return
+
+    def _entry(self, share: Share) -> tuple[Entry, str]:
+        """What is stored of a share, and the document's mark."""
+        stored = self._read(_share_id(share))
+        row = _decoded(stored, _Share, share) if stored.source is not None else None
+        # A document that was deleted begins anew; the seconds since 1970 are above its epochs.
+        entry = Entry(row.epoch, row.subjects) if row else Entry(int(time.time()))
+        return entry, stored.mark
 
     def _current(self, claim: Claim) -> tuple[_Share, str]:
         stored = self._read(_share_id(claim.share))
@@ -178,6 +233,16 @@ class Bookkeeping:
                 return ""
             raise
         return f"if_seq_no={answer['_seq_no']}&if_primary_term={answer['_primary_term']}"
+
+
+def _unusable(reason: str) -> ConfigError:
+    return ConfigError(
+        "elasticsearch.rights",
+        f"the index {INDEX} cannot be made or used: {reason}",
+        where=INDEX,
+        cure=f"lift the block, or give the role the privileges {', '.join(_PRIVILEGES)} on {INDEX} "
+        "and on the indices of the sink",
+    )
 
 
 def _share_id(share: Share) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from elasticsearch import UnsupportedProductError
@@ -9,10 +10,14 @@ from elasticsearch import UnsupportedProductError
 from connectors.elasticsearch.client import FAILURES, at_start, connect
 from connectors.elasticsearch.offsets import Bookkeeping
 from connectors.elasticsearch.writer import ElasticsearchWriter
+from connectors.trials import findings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from connectors.contracts import Claim, Share, SinkContext, SinkWriter
     from connectors.elasticsearch.spec import SinkSpec
+    from connectors.errors import WaxtapError
 
 
 class ElasticsearchSink:
@@ -37,6 +42,14 @@ class ElasticsearchSink:
         """Elasticsearch has no transactions."""
         return False
 
+    def check(self) -> list[WaxtapError]:
+        """What would keep the sink from starting; the target is only asked.
+
+        Returns:
+            One clear error, or none.
+        """
+        return findings(self._try)
+
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.
 
@@ -49,11 +62,30 @@ class ElasticsearchSink:
             GapError: `elasticsearch.offsets_unreadable`.
             RetryableError: The target cannot be reached.
         """
-        client = connect(self._spec)
-        try:
-            books = Bookkeeping(client)
+        with self._books() as books:
             books.create()
             return books.claim(share)
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on. Raises as `claim`."""
+        with self._books() as books:
+            return books.read(share)
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`. Raises as `claim`.
+
+        Documents stay, and those that are newer than a change that comes again are left alone:
+        delete an index to have it made anew.
+        """
+        with self._books() as books:
+            books.create()
+            books.reset(share, upto)
+
+    @contextmanager
+    def _books(self) -> Iterator[Bookkeeping]:
+        client = connect(self._spec)
+        try:
+            yield Bookkeeping(client)
         except (*FAILURES, UnsupportedProductError) as error:
             raise at_start(error, self._name) from None
         finally:
@@ -62,3 +94,12 @@ class ElasticsearchSink:
     def open(self, claim: Claim) -> SinkWriter:
         """Make the writer for a claim; it connects when it has something to write."""
         return ElasticsearchWriter(self._spec, claim, self._stop)
+
+    def _try(self) -> None:
+        client = connect(self._spec)
+        try:
+            Bookkeeping(client).check_usable()
+        except (*FAILURES, UnsupportedProductError) as error:
+            raise at_start(error, self._name) from None
+        finally:
+            client.close()

@@ -220,6 +220,17 @@ def update_stream(connection: Connection, config: Mapping[str, object]) -> Strea
     return call(connection, f"STREAM.UPDATE.{config['name']}", config, StreamInfo)
 
 
+def delete_stream(connection: Connection, stream: str) -> bool:
+    """Delete a stream with everything in it; False: there was none."""
+    try:
+        call(connection, f"STREAM.DELETE.{stream}", None, _Failure)
+    except ApiError as error:
+        if error.err_code == STREAM_NOT_FOUND:
+            return False
+        raise
+    return True
+
+
 def message(connection: Connection, stream: str, sequence: int) -> StoredMessage | None:
     """The message with this sequence, read from the stream's leader; None when it is gone."""
     return _message(connection, stream, {"seq": sequence})
@@ -246,17 +257,6 @@ def messages(
         got.message if got else None
         for got in _calls(connection, f"STREAM.MSG.GET.{stream}", bodies, _Got, {MESSAGE_NOT_FOUND})
     ]
-
-
-def delete_stream(connection: Connection, stream: str) -> bool:
-    """Delete a stream with what it holds; False where there is none."""
-    try:
-        call(connection, f"STREAM.DELETE.{stream}", None, _Failure)
-    except ApiError as error:
-        if error.err_code == STREAM_NOT_FOUND:
-            return False
-        raise
-    return True
 
 
 def purge(connection: Connection, stream: str, subjects: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ target's commits and serve monitoring.
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Batch, Delivered, S
 from connectors.errors import GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
+from connectors.jetstream.consumers import owner
 from connectors.jetstream.expiry import check_expired, check_identity
 from connectors.jetstream.oversize import resolve
 from connectors.jetstream.pull import HEARTBEAT, PullWindow, Status, acknowledgement
@@ -47,7 +47,6 @@ _ACK_WAIT = 24 * 3600 * 1_000_000_000
 _FORGOTTEN_AFTER = 24 * 3600 * 1_000_000_000
 # Behind every sequence that a stream can have.
 _NEVER = 1 << 63
-_NAME = re.compile(r"(.+)-(\d+)(?:_\d+)?")
 
 
 def share(nats: NatsSpec, sink: str, stream: str, topics: Sequence[str]) -> Share | None:
@@ -370,8 +369,8 @@ class Consumer:
     def _delete_older(self) -> None:
         """Delete the consumers of earlier claims; those of later ones stay."""
         for name in api.consumer_names(self._connection, self._stream):
-            found = _NAME.fullmatch(name)
-            if found and found[1] == self._claim.share.sink and int(found[2]) <= self._claim.epoch:
+            found = owner(name)
+            if found and found.sink == self._claim.share.sink and found.epoch <= self._claim.epoch:
                 api.delete_consumer(self._connection, self._stream, name)
 
 

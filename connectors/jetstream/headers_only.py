@@ -32,8 +32,14 @@ class Seen(NamedTuple):
     header: bytes
 
 
-def headers_of(connection: Connection, stream: str, subject: str) -> Iterator[Seen]:
+def headers_of(connection: Connection, stream: str, subject: str, after: int = 0) -> Iterator[Seen]:
     """Every message on `subject` (may hold wildcards) that is there now, in stream order.
+
+    Args:
+        connection: To NATS.
+        stream: Where the messages lie.
+        subject: A filter.
+        after: Only those behind this sequence.
 
     Raises:
         RetryableError: NATS does not answer, or the connection was lost meanwhile.
@@ -43,7 +49,8 @@ def headers_of(connection: Connection, stream: str, subject: str) -> Iterator[Se
     config = {
         "name": name,
         "filter_subjects": [subject],
-        "deliver_policy": "all",
+        "deliver_policy": "by_start_sequence",
+        "opt_start_seq": after + 1,
         "ack_policy": "none",
         "headers_only": True,
         "inactive_threshold": _SHORT_LIVED_NS,

@@ -41,6 +41,21 @@ def heads(connection: Connection, sink: str = "") -> Iterator[Head]:
             yield head
 
 
+def named(connection: Connection, sink: str, stream: str, sequence: int) -> list[Head]:
+    """The letters of a sink about one sequence, the latest life of the stream last.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    if api.stream_info(connection, STREAM) is None:
+        return []
+    subject = f"{STREAM}.{sink}.{stream}.*.{sequence}"
+    found = [
+        read_head(seen.subject, seen.header) for seen in headers_of(connection, STREAM, subject)
+    ]
+    return sorted((head for head in found if head is not None), key=lambda head: head.created)
+
+
 def read(connection: Connection, chosen: Sequence[Head]) -> Iterator[Opened]:
     """Letters with their contents; those that are gone meanwhile are left out.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.claims import Entry, moved, taken_over
+from connectors.claims import Entry, moved, placed, taken_over
 from connectors.contracts import Claim
 from connectors.errors import ConfigError, FencedError, GapError, RetryableError
 from connectors.jetstream import api
@@ -74,6 +74,25 @@ class KvOffsets:
                 further = moved(entry, share, upto)
                 if written := _write(connection, share, further, revision):
                     self._known[place] = further, written
+                    return
+
+    def read(self, share: Share) -> dict[str, int]:
+        """From where a claim would go on."""
+        with connect(self._nats) as connection:
+            if api.stream_info(connection, _STREAM) is None:
+                return taken_over(Entry(), share)[1]
+            entry, _ = _read(connection, share)
+        return taken_over(entry, share)[1]
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`; older claims are fenced."""
+        with self._lock, connect(self._nats) as connection:
+            self._prepare(connection)
+            self._known.pop((share.sink, share.stream), None)
+            while True:
+                entry, revision = _read(connection, share)
+                latest = Entry(max(entry.epoch, revision), entry.subjects)
+                if _write(connection, share, placed(latest, share, upto), revision):
                     return
 
     def _prepare(self, connection: Connection) -> None:

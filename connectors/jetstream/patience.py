@@ -9,6 +9,7 @@ import structlog
 
 from connectors.errors import RetryableError
 from connectors.jetstream.api import ApiError
+from connectors.metrics import stream_in_trouble, stream_retries
 
 if TYPE_CHECKING:
     import threading
@@ -40,6 +41,9 @@ class Patience:
         self._where, self._wake, self._stops = where, wake, stops
         self._pause = _FIRST_PAUSE
         self._complaint = ""
+        self._trouble = stream_in_trouble.labels(where)
+        self._retries = stream_retries.labels(where)
+        self._troubled = False
 
     @property
     def stopping(self) -> bool:
@@ -54,7 +58,7 @@ class Patience:
         """
         while True:
             try:
-                return attempt()
+                result = attempt()
             except RetryableError as error:
                 reason = str(error)
                 # The connection itself tells when it is lost and back.
@@ -63,6 +67,11 @@ class Patience:
             except ApiError as error:
                 reason = str(error)
                 self.complain("JetStream refuses, trying again", reason)
+            else:
+                if self._troubled:
+                    self._troubled = False
+                    self._trouble.set(0)
+                return result
             self.wait(reason)
 
     def wait(self, reason: str, *, woken: bool = True) -> None:
@@ -75,6 +84,9 @@ class Patience:
         Raises:
             RetryableError: Stopped meanwhile.
         """
+        self._troubled = True
+        self._trouble.set(1)
+        self._retries.inc()
         end = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
         self._wake.clear()
@@ -105,6 +117,9 @@ class Patience:
     def went_well(self) -> None:
         """The next trouble starts anew; tells if there was a complaint."""
         self._pause = _FIRST_PAUSE
+        if self._troubled:
+            self._troubled = False
+            self._trouble.set(0)
         if self._complaint:
             self._complaint = ""
             log.info("the stream takes messages again", stream=self._where)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from connectors.contracts import Observation
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
+from connectors.mysql.server import connect
+from connectors.mysql.setup import history, preflight
 from connectors.mysql.setup.settings import resolve
+from connectors.mysql.setup.trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from connectors.contracts import Checkpoint, SourceContext
+    from connectors.errors import WaxtapError
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
 
 
@@ -58,6 +64,25 @@ class MysqlSource:
             anchor=resume is None,
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the source from starting anew; changes nothing on the server.
+
+        The log is read for a moment, as a replica that is another one than the source.
+
+        Returns:
+            One clear error for each thing that was found.
+        """
+        return try_out(self._settings)
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server where it is; see `contracts.Observable`.
+
+        What a binary log holds behind a GTID set cannot be told in bytes.
+        """
+        with closing(connect(self._settings.dsn, self._settings.source)) as connection:
+            server = preflight.look(connection)
+            return Observation(history.executed(connection, server))
 
     def drop(self) -> list[str]:
         """Nothing: a source leaves nothing behind on its server.

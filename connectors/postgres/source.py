@@ -10,15 +10,17 @@ from connectors.postgres.replication.reader import CHECKPOINT_INTERVAL_S, Postgr
 from connectors.postgres.replication.session import start
 from connectors.postgres.replication.table_filter import TableFilter
 from connectors.postgres.server import connect
-from connectors.postgres.setup import preflight, slot
+from connectors.postgres.setup import observation, preflight, slot
 from connectors.postgres.setup import prepare as setup
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
+from connectors.postgres.setup.trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint, SourceContext
+    from connectors.contracts import Checkpoint, Observation, SourceContext
+    from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
 
 
@@ -83,6 +85,22 @@ class PostgresSource:
             watch=PublicationWatch(settings) if growing else None,
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the source from starting anew; changes nothing on the server.
+
+        The publication is tried in a transaction that is rolled back.
+
+        Returns:
+            One clear error for each thing that was found.
+        """
+        return try_out(self._settings)
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server where it is; see `contracts.Observable`."""
+        reached = stored_lsn(stored) if stored is not None else None
+        with connect(self._settings.dsn, self._settings.source) as connection:
+            return observation.observe(connection, self._settings.slot, reached)
 
     def drop(self) -> list[str]:
         """Drop the slot and the publication, if this source created them.

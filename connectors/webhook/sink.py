@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from connectors.errors import RetryableError
+from connectors.trials import findings
 from connectors.webhook.delivery import Endpoint, UnansweredError
 from connectors.webhook.network import resolve
 from connectors.webhook.writer import WebhookWriter
 
 if TYPE_CHECKING:
     from connectors.contracts import Claim, Share, SinkContext, SinkWriter
+    from connectors.errors import WaxtapError
     from connectors.webhook.network import Resolve
     from connectors.webhook.spec import SinkSpec
 
@@ -42,6 +44,14 @@ class WebhookSink:
         """Requests know no transactions."""
         return False
 
+    def check(self) -> list[WaxtapError]:
+        """What would keep the sink from starting: a connection is made, and nothing is sent.
+
+        Returns:
+            One clear error, or none.
+        """
+        return findings(self._reach)
+
     def claim(self, share: Share) -> Claim:
         """Become the only writer of the share, and read where it stands.
 
@@ -51,14 +61,25 @@ class WebhookSink:
             ConfigError: `webhook.address`, or the offsets cannot be kept.
             RetryableError: The endpoint, or where the offsets are kept, cannot be reached.
         """
+        self._reach()
+        return self._context.offsets.claim(share)
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        """Read from where a claim would go on; the endpoint is not asked."""
+        return self._context.offsets.read(share)
+
+    def reset(self, share: Share, upto: int) -> None:
+        """Let the next claim go on behind `upto`; the endpoint is not asked."""
+        self._context.offsets.reset(share, upto)
+
+    def open(self, claim: Claim) -> SinkWriter:
+        """Make the writer for a claim; it connects when it has something to send."""
+        return WebhookWriter(self._spec, Endpoint(self._spec, self._resolver), claim, self._context)
+
+    def _reach(self) -> None:
         try:
             self._endpoint.dial().close()
         except UnansweredError as error:
             raise RetryableError(
                 "webhook.unreachable", error.reason, where=self._endpoint.shown
             ) from None
-        return self._context.offsets.claim(share)
-
-    def open(self, claim: Claim) -> SinkWriter:
-        """Make the writer for a claim; it connects when it has something to send."""
-        return WebhookWriter(self._spec, Endpoint(self._spec, self._resolver), claim, self._context)

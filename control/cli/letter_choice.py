@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from connectors.subjects import topic_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from connectors.letters import Head
+from control.letters.selection import Selection
 
 
 @Parameter(name="*")
@@ -38,36 +32,13 @@ class Choice:
     last: Annotated[int | None, Parameter(name="--to")] = None
 
     @property
-    def is_all(self) -> bool:
-        """Whether no condition was given."""
-        return self == Choice()
-
-    def of(self, heads: Iterable[Head]) -> list[Head]:
-        """The letters that are chosen, in the order of sink, stream and id."""
-        chosen = [head for head in heads if self._takes(head)]
-        return sorted(chosen, key=lambda head: (head.sink, head.stream, head.sequence))
-
-    def _takes(self, head: Head) -> bool:
-        topic = topic_of(head.subject)
-        wanted = self.topic.removesuffix("*")
-        told = f"{head.reason.code} {head.reason.message}"
-        return (
-            self.sink in ("", head.sink)
-            and (topic.startswith(wanted) if wanted != self.topic else self.topic in ("", topic))
-            and (not self.key or _is_key(self.key, head.key))
-            and self.error in told
-            and self.first <= head.sequence
-            and (self.last is None or head.sequence <= self.last)
+    def selection(self) -> Selection:
+        """What is meant."""
+        return Selection(
+            sink=self.sink,
+            topic=self.topic,
+            key=self.key,
+            error=self.error,
+            first=self.first,
+            last=self.last,
         )
-
-
-def _is_key(wanted: str, key: str | None) -> bool:
-    if key is None:
-        return False
-    found = json.loads(key)
-    if len(found) == 1 and wanted == str(*found.values()):
-        return True
-    try:
-        return bool(json.loads(wanted) == found)
-    except ValueError:
-        return False

@@ -32,10 +32,19 @@ def read(path: Path) -> object:
             where=str(path),
             cure="set WAXTAP_CONFIG to the path of your waxtap.yaml",
         ) from error
+    return parse_text(text, str(path))
+
+
+def parse_text(text: str, name: str) -> object:
+    """What the text of a file of this name says.
+
+    Raises:
+        ConfigError: It is not YAML.
+    """
     try:
         tree: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
     except yaml.YAMLError as error:
-        raise ConfigError("config.not_yaml", _told(error), where=str(path)) from None
+        raise ConfigError("config.not_yaml", _told(error), where=name) from None
     return tree
 
 

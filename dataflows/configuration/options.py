@@ -75,12 +75,19 @@ OnRefusal = Literal["park", "skip", "stop"]
 Start = Annotated[StartSpec, BeforeValidator(_word)]
 
 
+# How a flow is run where the control service runs it; by hand, Bytewax's own options say it.
+Workers = Annotated[int, Field(ge=1, le=64, description="worker threads of each process")]
+Processes = Annotated[int, Field(ge=1, le=64, description="processes of the flow's cluster")]
+
+
 class SourceOptions(BaseModel):
     """What every source takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     accept: tuple[str, ...] = ()
+    workers: Workers = 1
+    processes: Processes = 1
 
 
 class SinkOptions(BaseModel):
@@ -101,3 +108,5 @@ class SinkOptions(BaseModel):
         description="a change that the target refuses becomes a dead letter, and later changes of "
         "its key are parked behind it (park) or go on (skip); or the sink stops",
     )
+    workers: Workers = 1
+    processes: Processes = 1

@@ -58,6 +58,18 @@ class MemoryOffsets:
                 _, stored = rows.get(subject, ("", 0))
                 rows[subject] = (share.created, max(stored, upto))
 
+    def read(self, share: Share) -> dict[str, int]:
+        with self._lock:
+            rows = self._stored.get((share.sink, share.stream), {})
+            known = {name: upto for name, (made, upto) in rows.items() if made == share.created}
+            return {subject: stored_upto(known, subject) for subject in share.subjects}
+
+    def reset(self, share: Share, upto: int) -> None:
+        place = (share.sink, share.stream)
+        with self._lock:
+            self._epochs[place] = self._epochs.get(place, 0) + 1
+            self._stored[place] = dict.fromkeys(share.subjects, (share.created, upto))
+
 
 def sink_context(
     stop: threading.Event | None = None, offsets: OffsetStore | None = None

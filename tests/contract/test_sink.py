@@ -634,6 +634,77 @@ def test_what_follows_a_truncation_that_was_accepted_is_stored(sink_adapter: Sin
     assert sink_adapter.sink().claim(SHARE).offsets == dict.fromkeys(SUBJECTS, 12)
 
 
+def test_offsets_are_read_without_a_claim(sink_adapter: SinkAdapter) -> None:
+    assert sink_adapter.sink().offsets(SHARE) == dict.fromkeys(SUBJECTS, 0)
+    claim = sink_adapter.sink().claim(SHARE)
+    with closing(sink_adapter.sink().open(claim)) as writer:
+        log = history(9, 60)
+        for batch in batches(claim, log[:30], 10):
+            writer.write(batch)
+        writer.flush()
+        assert sink_adapter.sink().offsets(SHARE) == dict.fromkeys(SUBJECTS, log[29].sequence)
+        for batch in batches(claim, log[30:], 10):  # nobody has taken the share away
+            writer.write(batch)
+        writer.flush()
+    assert sink_adapter.sink().offsets(SHARE) == dict.fromkeys(SUBJECTS, log[-1].sequence)
+    assert sink_adapter.rows() == model(log)
+    again = msgspec.structs.replace(SHARE, created="2027-01-02T03:04:05.678901234Z")
+    assert sink_adapter.sink().offsets(again) == dict.fromkeys(SUBJECTS, 0)
+
+
+def test_a_reset_backwards_gives_changes_again(sink_adapter: SinkAdapter) -> None:
+    log = history(10, 120)
+    deliver(sink_adapter, sink_adapter.sink().claim(SHARE), log)
+    upto = log[50].sequence
+    sink_adapter.sink().reset(SHARE, upto)
+    assert sink_adapter.sink().offsets(SHARE) == dict.fromkeys(SUBJECTS, upto)
+    claim = sink_adapter.sink().claim(SHARE)
+    assert claim.offsets == dict.fromkeys(SUBJECTS, upto)
+    deliver(sink_adapter, claim, log[51:])
+    assert sink_adapter.rows() == model(log)
+    assert sink_adapter.sink().offsets(SHARE) == dict.fromkeys(SUBJECTS, log[-1].sequence)
+
+
+def test_a_reset_forwards_leaves_changes_out(sink_adapter: SinkAdapter) -> None:
+    log = [change(number, "c", number, "a") for number in range(1, 9)]
+    deliver(sink_adapter, sink_adapter.sink().claim(SHARE), log[:2])
+    sink_adapter.sink().reset(SHARE, 5)
+    claim = sink_adapter.sink().claim(SHARE)
+    assert claim.offsets == dict.fromkeys(SUBJECTS, 5)
+    deliver(sink_adapter, claim, log[5:])
+    assert sink_adapter.rows() == model(log[:2] + log[5:])
+
+
+def test_a_share_that_was_never_claimed_can_be_reset(sink_adapter: SinkAdapter) -> None:
+    sink_adapter.sink().reset(SHARE, 7)
+    assert sink_adapter.sink().claim(SHARE).offsets == dict.fromkeys(SUBJECTS, 7)
+
+
+def test_a_reset_sets_what_earlier_shares_have_left(sink_adapter: SinkAdapter) -> None:
+    wide = msgspec.structs.replace(SHARE, subjects=("CDC.shop.db.>",))
+    deliver(sink_adapter, sink_adapter.sink().claim(wide), [change(90, "c", 2, "a")])
+    sink_adapter.sink().reset(SHARE, 3)
+    assert sink_adapter.sink().claim(SHARE).offsets == dict.fromkeys(SUBJECTS, 3)
+
+
+def test_a_reset_fences_the_writer(sink_adapter: SinkAdapter) -> None:
+    claim = sink_adapter.sink().claim(SHARE)
+    with closing(sink_adapter.sink().open(claim)) as zombie:
+        zombie.write(Batch(claim, [change(1, "c", 1, "a")], 1))
+        zombie.flush()
+        sink_adapter.sink().reset(SHARE, 0)
+
+        def go_on() -> None:
+            # A writer may find out some requests later.
+            for sequence in range(2, 2000):
+                zombie.write(Batch(claim, [change(sequence, "u", 1, "zombie")], sequence))
+                zombie.flush()
+
+        with pytest.raises(FencedError):
+            go_on()
+    assert sink_adapter.sink().offsets(SHARE) == dict.fromkeys(SUBJECTS, 0)
+
+
 def test_streams_are_claimed_apart(sink_adapter: SinkAdapter) -> None:
     other = Share("warehouse", "CDC_other", SHARE.created, ("CDC.other.db.items.0",))
     here, there = sink_adapter.sink().claim(SHARE), sink_adapter.sink().claim(other)
@@ -681,3 +752,27 @@ def test_each_missing_setup_is_one_config_error_with_its_cure(sink_adapter: Sink
             make().claim(SHARE)
         assert word in str(caught.value)
         assert caught.value.cure
+
+
+def test_a_check_finds_nothing_where_a_sink_can_start_and_disturbs_none_that_runs(
+    sink_adapter: SinkAdapter,
+) -> None:
+    assert sink_adapter.sink().check() == []
+    claim = sink_adapter.sink().claim(SHARE)
+    writer = sink_adapter.sink().open(claim)
+    assert sink_adapter.sink().check() == []
+    writer.write(Batch(claim, [change(1, "c", 1, "a")], 1))
+    writer.flush()
+    writer.close()
+    assert sink_adapter.rows() == {1: "a"}
+
+
+def test_a_check_tells_what_a_claim_would_fail_with(sink_adapter: SinkAdapter) -> None:
+    (away,) = sink_adapter.unreachable().check()
+    assert isinstance(away, RetryableError)
+    assert "s3cret-word" not in str(away)
+    for word, make in sink_adapter.misconfigured().items():
+        (found,) = make().check()
+        assert isinstance(found, ConfigError)
+        assert word in str(found)
+        assert found.cure

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint, Chunk
+from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint, Chunk, Observable
 from connectors.errors import ConfigError, GapError, RetryableError
 
 if TYPE_CHECKING:
@@ -396,3 +396,52 @@ def test_lost_history_is_a_gap_and_never_papered_over(
     with pytest.raises(GapError) as caught:
         source_adapter.source().open(begun)
     assert caught.value.cure
+
+
+def test_a_check_finds_nothing_where_a_source_can_start_and_disturbs_none_that_runs(
+    source_adapter: SourceAdapter,
+) -> None:
+    assert source_adapter.source().check() == []
+    # Nothing was left behind that would be told from a first start.
+    assert source_adapter.source().drop() == []
+    with closing(source_adapter.source().open(None)) as reader:
+        assert source_adapter.source().check() == []
+        source_adapter.write([1, 2])
+        assert ids_of(source_adapter, read_changes(reader, 2)) == [1, 2]
+
+
+def test_a_check_tells_what_a_start_would_fail_with(source_adapter: SourceAdapter) -> None:
+    (away,) = source_adapter.unreachable().check()
+    assert isinstance(away, RetryableError)
+    assert "s3cret-word" not in str(away)
+    for word, make in source_adapter.misconfigured().items():
+        try:
+            found = make().check()
+        except ConfigError as error:  # wrong by itself, without a look at the server
+            found = [error]
+        assert any(word in str(error) for error in found)
+        assert all(isinstance(error, ConfigError) and error.cure for error in found)
+
+
+def test_a_source_that_can_be_observed_tells_where_its_server_is(
+    source_adapter: SourceAdapter, begun: Checkpoint
+) -> None:
+    source = source_adapter.source()
+    if not isinstance(source, Observable):
+        pytest.skip("it cannot be observed")
+    before = source.observe(begun)
+    source_adapter.write([1, 2, 3])
+    after = source.observe(begun)
+    assert before.position != after.position
+    if after.slot:
+        assert after.lag is not None
+        assert after.lag > (before.lag or 0)
+        assert after.retained >= after.lag
+    # Nothing was disturbed, and nothing confirmed.
+    with closing(source_adapter.source().open(begun)) as reader:
+        held = source.observe(begun)
+        assert held.slot_active == bool(held.slot)
+        assert ids_of(source_adapter, read_changes(reader, 3)) == [1, 2, 3]
+    assert source.observe(None).position
+    with pytest.raises(RetryableError):
+        source_adapter.unreachable().observe(None)  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from tests.integration.streams import publish
 
 if TYPE_CHECKING:
     from connectors.contracts import Checkpoint, Chunk
+    from connectors.errors import WaxtapError
     from control.servers.nats import NatsServer
     from tests.servers.nats import NatsFactory
 
@@ -35,6 +36,9 @@ class SilentSource:
 
     def open(self, resume: Checkpoint | None) -> SilentSource:
         return self
+
+    def check(self) -> list[WaxtapError]:
+        return []
 
     def drop(self) -> list[str]:
         return []

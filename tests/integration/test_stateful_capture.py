@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from connectors.contracts import Change
+    from connectors.errors import WaxtapError
     from connectors.jetstream.stream import PublisherState
     from control.servers.nats import NatsServer
     from dataflows.memory.continuity import InputState
@@ -60,6 +61,9 @@ class Log:
             raise GapError("log.gone", f"nothing before {self.kept}")
         self.kept = checkpoint.position
         return LogReader(self, checkpoint)
+
+    def check(self) -> list[WaxtapError]:
+        return []
 
     def drop(self) -> list[str]:
         return []

@@ -17,6 +17,7 @@ from dataflows.kept import KEPT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from connectors.errors import WaxtapError
     from connectors.letters import Letter, Reason
     from dataflows.configuration.options import OnRefusal
 
@@ -201,11 +202,20 @@ class ModelSink:
     def whole_transactions(self) -> bool:
         return self._world.kind == "whole"
 
+    def check(self) -> list[WaxtapError]:
+        return []
+
     def claim(self, share: Share) -> Claim:
         return Claim(share, 1, {"CDC.shop.>": self._world.offset})
 
     def open(self, claim: Claim) -> ModelWriter:
         return ModelWriter(self._world)
+
+    def offsets(self, share: Share) -> dict[str, int]:
+        return dict.fromkeys(share.subjects, self._world.offset)
+
+    def reset(self, share: Share, upto: int) -> None:
+        raise NotImplementedError
 
 
 class ModelWriter:

@@ -25,17 +25,25 @@ def beginning(connection: Connection, server: Server, settings: Settings) -> Res
         RetryableError: The connection broke.
     """
     log_status(connection, server)
-    variable = "gtid_binlog_pos" if server.mariadb else "gtid_executed"
-    ((gtids,),) = rows(connection, f"SELECT @@GLOBAL.{variable}")
-    seen = MariadbGtids(str(gtids)) if server.mariadb else MysqlGtids(str(gtids))
     return Resume(
         server=server.identity,
         generation=0,
         file="",
         offset=0,
-        gtids=str(seen),
+        gtids=executed(connection, server),
         tables=settings.tables,
     )
+
+
+def executed(connection: Connection, server: Server) -> str:
+    """The GTIDs of everything that the server's log holds or has held.
+
+    Raises:
+        RetryableError: The connection broke.
+    """
+    variable = "gtid_binlog_pos" if server.mariadb else "gtid_executed"
+    ((gtids,),) = rows(connection, f"SELECT @@GLOBAL.{variable}")
+    return str(MariadbGtids(str(gtids)) if server.mariadb else MysqlGtids(str(gtids)))
 
 
 def generation(connection: Connection, server: Server, resume: Resume) -> int:

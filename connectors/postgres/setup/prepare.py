@@ -129,12 +129,17 @@ def drop(connection: Connection, settings: Settings) -> list[str]:
 
 def _create(connection: Connection, settings: Settings) -> slot.Slot:
     if not settings.create:
-        raise ConfigError(
-            "postgres.slot_unknown",
-            "it does not exist, and `create` is false",
-            where=f"slot {settings.slot}",
-            cure=f"SELECT pg_create_logical_replication_slot('{settings.slot}', 'pgoutput'),"
-            " or set `create: true`",
-        )
+        raise slot_unknown(settings)
     preflight.check_free_slot(connection, settings.slot)
     return slot.create(connection, settings.slot)
+
+
+def slot_unknown(settings: Settings) -> ConfigError:
+    """The error for a slot that does not exist, and that the source may not create."""
+    return ConfigError(
+        "postgres.slot_unknown",
+        "it does not exist, and `create` is false",
+        where=f"slot {settings.slot}",
+        cure=f"SELECT pg_create_logical_replication_slot('{settings.slot}', 'pgoutput'),"
+        " or set `create: true`",
+    )

@@ -46,6 +46,15 @@ _TABLES = (
     b" updated_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (sink, stream, subject))",
     replayed.TABLE,
 )
+# Touches no row, and needs the rights that the writers need.
+_USES = (
+    b"INSERT INTO waxtap.claims (sink, stream, epoch) SELECT '', '', 0 WHERE false",
+    b"UPDATE waxtap.claims SET epoch = epoch WHERE false",
+    b"INSERT INTO waxtap.offsets (sink, stream, subject, created, seq)"
+    b" SELECT '', '', '', '', 0 WHERE false",
+    b"UPDATE waxtap.offsets SET seq = seq WHERE false",
+    b"DELETE FROM waxtap.offsets WHERE false",
+)
 _NEW_CLAIM = (
     b"INSERT INTO waxtap.claims (sink, stream, epoch) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING"
 )
@@ -80,6 +89,7 @@ _END_LANES = (
     b" AND a.pid <> pg_backend_pid() AND pg_has_role(a.usesysid, 'USAGE')"
 )
 _READ = b"SELECT subject, created, seq FROM waxtap.offsets WHERE sink = $1 AND stream = $2"
+_DELETE = b"DELETE FROM waxtap.offsets WHERE sink = $1 AND stream = $2"
 _SHORTEN = (
     b"UPDATE waxtap.offsets SET seq = $4, updated_at = now()"
     b" WHERE sink = $1 AND stream = $2 AND created = $3 AND seq > $4"
@@ -116,6 +126,16 @@ def create(session: Session) -> None:
             session.execute(statement)
 
 
+def check_rights(session: Session) -> None:
+    """Check that the bookkeeping tables, which exist, may be used.
+
+    Raises:
+        psycopg.Error: They may not.
+    """
+    for statement in _USES:
+        session.execute(statement)
+
+
 def take(session: Session, share: Share) -> Claim:
     """Take the next epoch of a share, after which no older writer commits any more.
 
@@ -144,6 +164,35 @@ def take(session: Session, share: Share) -> Claim:
                 ) from None
         else:
             return Claim(share, epoch, offsets, forgotten)
+
+
+def read(session: Session, share: Share) -> dict[str, int]:
+    """From where a claim would go on. The tables need not exist.
+
+    Raises:
+        psycopg.Error: From the server.
+    """
+    found: dict[str, Offset] = {}
+    if _one(session, _EXISTS):
+        found = {subject: Offset(*row) for subject, row in _stored(session, share).items()}
+    return taken_over(Entry(0, found), share)[1]
+
+
+def place(session: Session, share: Share, upto: int) -> None:
+    """Take the next epoch, and let the next claim go on behind `upto`.
+
+    Letters of changes that will be given anew count as not replayed.
+
+    Raises:
+        RetryableError: As `take`.
+        psycopg.Error: From the server.
+    """
+    claim = take(session, share)
+    with session.transaction():
+        hold(session, claim)
+        session.execute(_DELETE, (share.sink, share.stream))
+        store(session, claim, upto)
+        replayed.forget(session, share, upto)
 
 
 def register(session: Session, claim: Claim) -> dict[str, int]:

@@ -1,0 +1,66 @@
+"""What commands print: a table, JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import yaml
+from cyclopts import Parameter
+from google.protobuf.json_format import MessageToDict
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from google.protobuf.message import Message
+
+Format = Annotated[Literal["table", "json", "yaml"], Parameter(name=["--output", "-o"])]
+
+# Wide enough for a line each where no terminal tells how wide it is.
+_WIDTH = 200
+
+
+def plain(message: Message) -> dict[str, object]:
+    """A message as JSON and YAML show it: fields by their names in the API."""
+    return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def show(value: object, form: Literal["json", "yaml"]) -> None:
+    """Print what JSON can hold."""
+    if form == "json":
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        yaml.safe_dump(value, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+def show_messages(
+    messages: Iterable[Message],
+    form: Literal["table", "json", "yaml"],
+    rows: Iterable[Mapping[str, object]],
+    columns: Sequence[str],
+) -> None:
+    """Print messages: whole as a list, or a row each as a table.
+
+    Args:
+        messages: What JSON and YAML show.
+        form: Which form.
+        rows: What the table shows, by the columns' names.
+        columns: The table's, in their order.
+    """
+    if form != "table":
+        show([plain(message) for message in messages], form)
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name.upper(), overflow="fold")
+    for row in rows:
+        table.add_row(*(str(row.get(name, "")) for name in columns))
+    console().print(table)
+
+
+def console() -> Console:
+    """Where tables go. Without markup: keys and errors have brackets of their own."""
+    return Console(markup=False, width=None if sys.stdout.isatty() else _WIDTH)

@@ -1,0 +1,314 @@
+"""Looks into what is stored: one connection, and what is known beside it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from connectors.jetstream.connection import connect
+from connectors.jetstream.direct import DirectGets
+from connectors.jetstream.stream import source_name
+from control.explorer import page_tokens, topics
+from control.explorer.deliveries import Deliveries
+from control.explorer.key_index import KeyIndexes
+from control.explorer.listing import Listing, Ordered, Page, whole
+from control.explorer.messages import shown
+from control.explorer.progress import Places, Sinks
+from control.explorer.readers import UnknownSinkError, readers, sources
+from control.explorer.resetting import place, reset, unusable
+from control.explorer.sink_offsets import offsets, parts
+from control.explorer.source_offsets import Observer
+from control.explorer.states import restriction
+from control.explorer.streams import streams
+from control.explorer.tailing import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.spec import NatsSpec
+    from control.explorer.deliveries import Delivery, Fate
+    from control.explorer.messages import Message
+    from control.explorer.readers import Reader, Specs
+    from control.explorer.resetting import Target
+    from control.explorer.sink_offsets import Part, SinkOffset
+    from control.explorer.source_offsets import SourceOffset
+    from control.explorer.states import Restriction
+    from control.explorer.streams import Stream
+    from control.explorer.topics import Held, Partition
+    from control.explorer.wanted import Wanted
+
+
+class Shown(NamedTuple):
+    """A page of messages.
+
+    Attributes:
+        page: The page.
+        deliveries: For each message what became of it.
+        token: Of the next page; empty: there is none.
+    """
+
+    page: Page
+    deliveries: list[list[Delivery]]
+    token: str
+
+
+class _Open(NamedTuple):
+    """What reads from NATS."""
+
+    connection: Connection
+    reads: DirectGets
+    indexes: KeyIndexes
+    places: Places
+    deliveries: Deliveries
+    observer: Observer
+
+    def close(self) -> None:
+        self.places.close()
+        self.indexes.close()
+        self.reads.close()
+        self.connection.release()
+
+
+def _connected(nats: NatsSpec, sinks: Sinks) -> _Open:
+    connection = connect(nats)
+    try:
+        reads = DirectGets(connection)
+    except BaseException:
+        connection.release()
+        raise
+    places = Places(connection, sinks)
+    return _Open(
+        connection,
+        reads,
+        KeyIndexes(connection),
+        places,
+        Deliveries(connection, reads, places),
+        Observer(nats, places.executor),
+    )
+
+
+class Explorer:
+    """Reads streams. Usable from any thread; every method blocks.
+
+    Args:
+        nats: Where the streams are.
+        specs: Where sources and sinks are registered.
+        environment: What references to secrets are resolved from.
+
+    It connects when it is asked for the first time.
+    """
+
+    def __init__(
+        self, nats: NatsSpec, specs: Specs, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        self._nats, self._specs = nats, specs
+        self._sinks = Sinks(nats, specs, environment)
+        self._lock = threading.Lock()
+        self._open: _Open | None = None
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        with self._lock:
+            opened, self._open = self._open, None
+        if opened is not None:
+            opened.close()
+
+    @property
+    def _opened(self) -> _Open:
+        """What there is once NATS was reached for the first time."""
+        with self._lock:
+            if self._open is None:
+                self._open = _connected(self._nats, self._sinks)
+            return self._open
+
+    def topics(self, pattern: str) -> dict[str, list[Held]]:
+        """The topics that match a pattern. Raises as `topics.held`."""
+        return topics.held(self._opened.connection, pattern)
+
+    def partitions(self, parts: list[Held]) -> list[Partition]:
+        """What there is to tell of partitions. Raises as `topics.partitions`."""
+        return topics.partitions(self._opened.reads, parts)
+
+    def readers(self) -> dict[str, Reader]:
+        """The registered sinks."""
+        return readers(self._specs.read())
+
+    def messages(
+        self,
+        wanted: Wanted,
+        order: Ordered,
+        *,
+        limit: int,
+        preview: int,
+        number: int = 1,
+        token: str = "",
+        sink: str = "",
+        fates: frozenset[Fate] = frozenset(),
+    ) -> Shown:
+        """A page of messages.
+
+        Args:
+            wanted: Which.
+            order: In which order.
+            limit: How many messages at most.
+            preview: How many bytes of each payload are shown.
+            number: Of the page, from 1, unless a token is given.
+            token: Where to go on; empty: at the beginning.
+            sink: Only what this one reads; empty: anything.
+            fates: What may have become of them there; empty: anything.
+
+        Raises:
+            UnknownSinkError: There is no such sink.
+            ValueError: The token is wrong; says so.
+            ConfigError: The topic is not well-formed.
+            RetryableError: NATS does not answer.
+        """
+        question = page_tokens.question_digest(wanted, order, sink, sorted(f.value for f in fates))
+        place = page_tokens.decode(token, question) if token else None
+        found = streams(self._opened.connection, wanted.source)
+        known = self.readers()
+        left = None
+        if sink:
+            (reader,) = self._chosen(sink)
+            left = restriction(self._opened.connection, self._opened.places, reader, fates, found)
+        listing = Listing(
+            self._opened.connection,
+            self._opened.reads,
+            self._opened.indexes,
+            found,
+            wanted,
+            order,
+            preview,
+            left,
+        )
+        page = listing.page(question, limit, number, place)
+        deliveries = self._opened.deliveries.of(page.messages, list(known.values()), found)
+        return Shown(page, deliveries, page_tokens.encode(page.token) if page.token else "")
+
+    def tail(self, wanted: Wanted, *, last: int, preview: int) -> tuple[list[Message], Tail]:
+        """The last messages that are stored, and what gives those that follow.
+
+        Args:
+            wanted: Which.
+            last: So many stored ones at most, as far as a look finds them in time.
+            preview: How many bytes of each payload are shown.
+
+        Raises:
+            ConfigError: The topic is not well-formed.
+            RetryableError: NATS does not answer.
+        """
+        found = streams(self._opened.connection, wanted.source)
+        newest = Ordered(by_time=True, descending=True)
+        listing = Listing(
+            self._opened.connection,
+            self._opened.reads,
+            self._opened.indexes,
+            found,
+            wanted,
+            newest,
+            preview,
+        )
+        stored = listing.page("", last).messages[::-1] if last else []
+        tail = Tail(self._opened.connection, self._opened.reads, wanted, listing.looking(), found)
+        return stored, tail
+
+    def message(self, stream: str, sequence: int) -> tuple[Message, list[Delivery]] | None:
+        """A message with its headers and its whole payload; None: there is no such change.
+
+        Raises:
+            GapError: Its row is gone from the object store.
+            RetryableError: NATS does not answer.
+        """
+        of_source = streams(self._opened.connection, source_name(stream))
+        if stream not in [each.name for each in of_source]:
+            return None
+        found = self._opened.reads.get(stream, {"seq": sequence, "batch": 1})
+        # The server gives the next one where this one is gone.
+        if not found or found[0].sequence != sequence or found[0].subject.count(".") < 3:
+            return None
+        message = shown(stream, found[0], whole(self._opened.connection, found[0]), None)
+        (deliveries,) = self._opened.deliveries.of(
+            [message], list(self.readers().values()), of_source
+        )
+        return message, deliveries
+
+    def sink_parts(self, sink: str) -> list[Part]:
+        """What a sink reads, or all of them: the partitions, in the order of a list.
+
+        Raises:
+            UnknownSinkError: There is no such sink.
+            RetryableError: NATS does not answer.
+        """
+        return parts(self._opened.connection, self._chosen(sink), streams(self._opened.connection))
+
+    def sink_offsets(self, chosen: Sequence[Part]) -> list[SinkOffset]:
+        """How far sinks are in these partitions. Raises RetryableError: NATS does not answer."""
+        known = self.readers()
+        names = {part.sink for part in chosen}
+        used = {part.stream for part in chosen}
+        found = [stream for stream in streams(self._opened.connection) if stream.name in used]
+        places = self._opened.places.of([known[name] for name in sorted(names & set(known))], found)
+        # One that was deleted, or a stream that was, is no longer told of.
+        there = [part for part in chosen if (part.sink, part.stream) in places]
+        return offsets(self._opened.reads, there, places, found)
+
+    def sources(self) -> tuple[str, ...]:
+        """The names of the registered sources."""
+        return sources(self._specs.read())
+
+    def source_offsets(self, names: Sequence[str]) -> list[SourceOffset]:
+        """How far sources are. Raises RetryableError: NATS does not answer."""
+        found = {stream.name: stream for stream in streams(self._opened.connection)}
+        config = self._sinks.config()
+        return self._opened.observer.of(
+            self._opened.connection, names, self._opened.reads, found, config
+        )
+
+    def reset(self, sink: str, source: str, target: Target) -> None:
+        """Set a sink that stands still to another place.
+
+        Args:
+            sink: Its name.
+            source: In this source's stream; empty: in all that it reads.
+            target: Where to.
+
+        Raises:
+            UnknownSinkError: There is no such sink.
+            OutOfRangeError: A stream has no such place.
+            ConfigError: The sink cannot be used.
+            RetryableError: NATS or the target cannot be reached.
+        """
+        (reader,) = self._chosen(sink)
+        config, made = self._sinks.config(), self._sinks.sink(sink)
+        if made is None or config is None:
+            raise unusable(sink)
+        found = [
+            (each, place(self._opened.reads, each, target))
+            for each in streams(self._opened.connection, source)
+            if reader.subjects(each.source)
+        ]
+        try:
+            reset(self._opened.connection, config.dead_letters, reader, made, found)
+        finally:
+            self._opened.places.forget(sink)
+
+    def _listing(
+        self,
+        found: Sequence[Stream],
+        wanted: Wanted,
+        order: Ordered,
+        preview: int,
+        left: Restriction | None = None,
+    ) -> Listing:
+        opened = self._opened
+        return Listing(
+            opened.connection, opened.reads, opened.indexes, found, wanted, order, preview, left
+        )
+
+    def _chosen(self, sink: str) -> list[Reader]:
+        known = self.readers()
+        if sink and sink not in known:
+            raise UnknownSinkError(sink)
+        return [known[sink]] if sink else list(known.values())

@@ -1,0 +1,347 @@
+"""Lists messages page by page.
+
+A page lies between two ordinals of all messages that the subjects choose, and is read alone. Where
+messages have to be looked at (an operation, a text, a key that no index knows yet), they are looked
+at piece by piece until the page is full, or the time for one answer is over: then the list is
+incomplete, and its token goes on.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from connectors.jetstream.oversize import resolve
+from connectors.jetstream.stored import parse_headers
+from control.explorer.key_index import Covered
+from control.explorer.lanes import Lane, Lanes
+from control.explorer.messages import Message, shown, unpacked
+from control.explorer.page_tokens import Place, Token, stream_digest
+from control.explorer.picking import picked
+from control.explorer.timestamps import from_nanoseconds
+from control.explorer.wanted import Look
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.direct import DirectGets, Raw
+    from control.explorer.key_index import KeyIndexes
+    from control.explorer.states import Restriction
+    from control.explorer.streams import Stream
+    from control.explorer.wanted import Wanted
+
+# So many messages are looked at between two looks at the clock.
+_FIRST_PIECE, _PIECE = 256, 2048
+# For how long one request looks at messages, in seconds.
+PATIENCE = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """In which order messages are listed.
+
+    Attributes:
+        by_time: By the time of storing, over all streams; otherwise by sequence.
+        descending: The latest first.
+    """
+
+    by_time: bool = False
+    descending: bool = False
+
+
+class Page(NamedTuple):
+    """A part of a list.
+
+    Attributes:
+        messages: In order.
+        token: Where it goes on; None: this is the end.
+        total: How many messages match; -1: not counted.
+        scanned: How many were looked at.
+        incomplete: Whether the look ended before the page was full and before the end.
+    """
+
+    messages: list[Message]
+    token: Token | None
+    total: int
+    scanned: int
+    incomplete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Looks at messages as they come in (`lanes.Lookup`).
+
+    Attributes:
+        connection: To read from the object store.
+        look: What headers and payloads must say.
+        preview: How many bytes of a payload are shown.
+        reads_objects: Whether rows in the object store are looked into.
+        restriction: What a sink leaves; None: everything.
+    """
+
+    connection: Connection
+    look: Look
+    preview: int
+    reads_objects: bool
+    restriction: Restriction | None = None
+
+    def __call__(self, stream: str, raw: Raw) -> Message | None:
+        """What is shown of a message; None: it is not wanted."""
+        if not self.look.of_header(raw):
+            return None
+        if self.restriction is not None and not self.restriction.takes(stream, raw):
+            return None
+        payload = unpacked(raw)
+        if payload is None and self.reads_objects:
+            payload = whole(self.connection, raw)
+        if payload is not None and not self.look.of_payload(raw, payload):
+            return None
+        return shown(stream, raw, payload, self.preview)
+
+
+def whole(connection: Connection, raw: Raw) -> bytes:
+    """The payload of a message, wherever it lies. Raises GapError: it is gone."""
+    headers = parse_headers(raw.header)
+    if headers is None:
+        return raw.payload
+    return resolve(connection, headers.encoding, headers.object, raw.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One question about messages.
+
+    Attributes:
+        connection: To NATS.
+        reads: Reads stored messages.
+        indexes: Where the changes of rows lie.
+        streams: Those that are looked into.
+        wanted: Which messages.
+        order: In which order.
+        preview: How many bytes of each payload are shown.
+        restriction: What a sink leaves of them; None: everything.
+    """
+
+    connection: Connection
+    reads: DirectGets
+    indexes: KeyIndexes
+    streams: Sequence[Stream]
+    wanted: Wanted
+    order: Ordered
+    preview: int
+    restriction: Restriction | None = None
+
+    def page(self, question: str, limit: int, number: int = 1, token: Token | None = None) -> Page:
+        """One page.
+
+        Args:
+            question: Its digest, for the next token.
+            limit: How many messages at most.
+            number: Of the page, from 1, unless a token is given.
+            token: Where to go on.
+
+        Raises:
+            ValueError: The token's streams are no more; says so.
+            ConfigError: The topic is not well-formed.
+            RetryableError: NATS does not answer.
+        """
+        lanes = self._lanes()
+        if self.restriction is not None:
+            lanes = self.restriction.lanes(self.connection, lanes)
+        places = self._begin() if token is None else self._known(token)
+        behind = lanes if token is None else self._behind(lanes, places)
+        skip = token.skip if token else (number - 1) * limit
+        candidates = self.restriction.candidates(lanes) if self.restriction else None
+        if candidates is not None:
+            return self._picked(question, candidates, behind, places, limit, skip)
+        everything = Lanes(self.reads, lanes, by_time=self.order.by_time)
+        if self.wanted.key and (candidates := self._by_key(everything.lanes)) is not None:
+            return self._picked(question, candidates, behind, places, limit, skip)
+        rest = everything
+        if token is not None:
+            rest = Lanes(self.reads, behind, by_time=self.order.by_time)
+        if self.wanted.needs_look or (self.restriction and self.restriction.needs_look):
+            return self._scan(question, rest, places, limit, skip)
+        last = min(skip + limit, rest.total)
+        first = min(skip, last)
+        begin = rest.total - last if self.order.descending else first
+        window = rest.window(begin, last - first, self.looking())
+        places |= window.high if self.order.descending else window.low
+        messages = [each.message for each in window.read if each.message is not None]
+        if self.order.descending:
+            messages.reverse()
+        following = self._token(question, places, 0) if 0 < last < rest.total else None
+        return Page(messages, following, everything.total, 0, incomplete=False)
+
+    def _scan(
+        self, question: str, rest: Lanes, places: dict[str, int], limit: int, skip: int
+    ) -> Page:
+        """Look at messages until enough are found."""
+        deadline = time.monotonic() + PATIENCE
+        messages: list[Message] = []
+        scanned = matching = 0
+        piece = max(limit, _FIRST_PIECE)
+        step = -1 if self.order.descending else 1
+        looking = self.looking()
+        while scanned < rest.total and len(messages) < limit and time.monotonic() < deadline:
+            count = min(piece, rest.total - scanned)
+            piece = min(piece * 2, _PIECE)
+            begin = rest.total - scanned - count if self.order.descending else scanned
+            read = rest.window(begin, count, looking).read
+            if not read:  # what was counted has expired meanwhile
+                scanned = rest.total
+            for each in read[::step]:
+                places[each.stream] = each.sequence + step
+                scanned += 1
+                if each.message is None:
+                    continue
+                matching += 1
+                if matching > skip:
+                    messages.append(each.message)
+                    if len(messages) == limit:
+                        break
+        done = scanned >= rest.total
+        token = None if done else self._token(question, places, max(skip - matching, 0))
+        return Page(messages, token, -1, scanned, not done and len(messages) < limit)
+
+    def _picked(
+        self,
+        question: str,
+        candidates: Mapping[str, Sequence[int]],
+        behind: Sequence[Lane],
+        places: dict[str, int],
+        limit: int,
+        skip: int,
+    ) -> Page:
+        """Read messages whose sequences are known."""
+        deadline = time.monotonic() + PATIENCE
+        left = _inside(candidates, behind)
+        total = sum(map(len, candidates.values()))
+        # Whatever else must hold is only seen when they are read.
+        counted = not (self.wanted.needs_payload or not self.wanted.subjects_tell)
+        if self.restriction is not None and self.restriction.fates:
+            counted = counted and not self.wanted.key
+        step = -1 if self.order.descending else 1
+        messages: list[Message] = []
+        scanned = matching = 0
+        for each in picked(
+            self.reads,
+            left,
+            self.looking(),
+            by_time=self.order.by_time,
+            descending=self.order.descending,
+        ):
+            places[each.stream] = each.sequence + step
+            scanned += 1
+            if each.message is not None:
+                matching += 1
+                if matching > skip:
+                    messages.append(each.message)
+            if len(messages) == limit or time.monotonic() > deadline:
+                break
+        done = scanned >= sum(map(len, left.values())) or (
+            len(messages) < limit and time.monotonic() <= deadline
+        )
+        token = None if done else self._token(question, places, max(skip - matching, 0))
+        incomplete = not done and len(messages) < limit
+        return Page(messages, token, total if counted else -1, scanned, incomplete)
+
+    def _by_key(self, lanes: Sequence[Lane]) -> dict[str, list[int]] | None:
+        """The sequences of a row's changes by stream; None: not every stream is indexed yet."""
+        known = {stream.name: stream for stream in self.streams}
+        found: dict[str, list[int]] = {}
+        complete = True
+        for lane in lanes:
+            stream = known[lane.stream]
+            covered = Covered(lane.stream, stream.created, lane.subjects)
+            sequences = self.indexes.find(covered, self.wanted.key, stream.state.last_seq)
+            if sequences is None:
+                complete = False
+                continue
+            inside = [each for each in sequences if lane.low <= each <= lane.high]
+            if inside:
+                found[lane.stream] = sorted([*found.get(lane.stream, []), *inside])
+        return found if complete else None
+
+    def looking(self) -> Looking:
+        """What looks at messages for this question."""
+        return Looking(
+            self.connection,
+            Look(self.wanted),
+            self.preview,
+            self.wanted.needs_payload,
+            self.restriction,
+        )
+
+    def _lanes(self) -> list[Lane]:
+        return [
+            Lane(stream.name, subject, *bounds)
+            for stream in self.streams
+            for bounds in [self._bounds(stream)]
+            for subject in self.wanted.subjects(stream.source)
+        ]
+
+    def _bounds(self, stream: Stream) -> tuple[int, int]:
+        """The sequences of a stream that its time range leaves."""
+        low, high = stream.state.first_seq, stream.state.last_seq
+        if self.wanted.start is not None:
+            low = max(low, self._at(stream, self.wanted.start))
+        if self.wanted.end is not None:
+            high = min(high, self._at(stream, self.wanted.end) - 1)
+        return low, high
+
+    def _at(self, stream: Stream, moment: int) -> int:
+        """The sequence of the first message that was stored at a moment or later."""
+        body = {
+            "start_time": from_nanoseconds(moment),
+            "next_by_subj": f"CDC.{stream.source}.>",
+            "batch": 1,
+        }
+        found = self.reads.get(stream.name, body)
+        return found[0].sequence if found else stream.state.last_seq + 1
+
+    def _begin(self) -> dict[str, int]:
+        if self.order.descending:
+            return {stream.name: stream.state.last_seq for stream in self.streams}
+        return {stream.name: stream.state.first_seq for stream in self.streams}
+
+    def _behind(self, lanes: Sequence[Lane], places: Mapping[str, int]) -> list[Lane]:
+        if self.order.descending:
+            return [
+                lane._replace(high=min(lane.high, places[lane.stream]))
+                for lane in lanes
+                if lane.stream in places  # what is newer lies before the first page
+            ]
+        return [lane._replace(low=max(lane.low, places.get(lane.stream, 0))) for lane in lanes]
+
+    def _known(self, token: Token) -> dict[str, int]:
+        created = {stream.name: stream_digest(stream.created) for stream in self.streams}
+        for name, place in token.places.items():
+            if created.get(name) != place.created:
+                raise ValueError(f"the page token has expired: stream {name} was deleted")
+        return {name: place.sequence for name, place in token.places.items()}
+
+    def _token(self, question: str, places: Mapping[str, int], skip: int) -> Token:
+        created = {stream.name: stream_digest(stream.created) for stream in self.streams}
+        return Token(
+            question,
+            {name: Place(created[name], sequence) for name, sequence in places.items()},
+            skip,
+        )
+
+
+def _inside(candidates: Mapping[str, Sequence[int]], lanes: Sequence[Lane]) -> dict[str, list[int]]:
+    """Those sequences that lie in a lane of their stream."""
+    bounds: dict[str, list[tuple[int, int]]] = {}
+    for lane in lanes:
+        bounds.setdefault(lane.stream, []).append((lane.low, lane.high))
+    return {
+        stream: [
+            each
+            for each in sequences
+            if any(low <= each <= high for low, high in bounds.get(stream, ()))
+        ]
+        for stream, sequences in candidates.items()
+    }

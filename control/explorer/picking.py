@@ -1,0 +1,61 @@
+"""Reads messages whose sequences are known, in order."""
+
+from __future__ import annotations
+
+from heapq import merge
+from typing import TYPE_CHECKING
+
+from control.explorer.lanes import Read
+from control.explorer.timestamps import to_nanoseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from connectors.jetstream.direct import DirectGets
+    from control.explorer.lanes import Lookup
+
+# So many are asked for at once.
+_AT_ONCE = 100
+
+
+def picked(
+    reads: DirectGets,
+    candidates: Mapping[str, Sequence[int]],
+    look: Lookup,
+    *,
+    by_time: bool,
+    descending: bool,
+) -> Iterator[Read]:
+    """The messages, as far as they are still there.
+
+    Args:
+        reads: Reads stored messages.
+        candidates: By stream, sequences in ascending order.
+        look: Given each of them as it comes in.
+        by_time: Merged by the time of storing; otherwise by sequence.
+        descending: The latest first.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    by_time = by_time and len(candidates) > 1
+    sign = -1 if descending else 1
+    found = [
+        _of_stream(reads, stream, sequences[::sign], look, by_time=by_time)
+        for stream, sequences in sorted(candidates.items())
+    ]
+    ordered = merge(*found, key=lambda each: (each[0], each[1].stream), reverse=descending)
+    return (read for _, read in ordered)
+
+
+def _of_stream(
+    reads: DirectGets, stream: str, sequences: Sequence[int], look: Lookup, *, by_time: bool
+) -> Iterator[tuple[int, Read]]:
+    for begin in range(0, len(sequences), _AT_ONCE):
+        part = sequences[begin : begin + _AT_ONCE]
+        pending = [reads.start(stream, {"seq": sequence, "batch": 1}) for sequence in part]
+        for sequence, each in zip(part, pending, strict=True):
+            for raw in each.result():
+                if raw.sequence == sequence:  # the server gives the next one where it is gone
+                    value = to_nanoseconds(raw.time) if by_time else sequence
+                    yield value, Read(stream, sequence, look(stream, raw))

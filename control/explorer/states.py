@@ -1,0 +1,144 @@
+"""Chooses messages by what became of them at one sink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from connectors.errors import ConfigError
+from connectors.jetstream.letter_index import heads
+from connectors.subjects import covers
+from control.explorer.deliveries import Fate, delivery, same_stream
+from control.explorer.progress import Place
+from control.explorer.streams import subjects
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.direct import Raw
+    from connectors.letters import Head
+    from control.explorer.lanes import Lane
+    from control.explorer.progress import Places
+    from control.explorer.readers import Reader
+    from control.explorer.streams import Stream
+
+LETTERS = frozenset({Fate.FAILED, Fate.PARKED})
+_NOTHING = Place(None, None)
+# A sink that has come to different places in more subjects of a stream is read one topic at a time.
+_MOST_LANES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What a sink leaves of messages.
+
+    Attributes:
+        reader: The sink.
+        fates: What may have become of them; empty: anything.
+        places: How far it is, by stream.
+        letters: Its dead letters, by stream and sequence.
+        streams: By name.
+    """
+
+    reader: Reader
+    fates: frozenset[Fate]
+    places: Mapping[str, Place]
+    letters: Mapping[tuple[str, int], Head]
+    streams: Mapping[str, Stream]
+
+    @property
+    def needs_look(self) -> bool:
+        """Whether sequences alone do not tell."""
+        return bool(self.letters) and bool(self.fates)
+
+    def takes(self, stream: str, raw: Raw) -> bool:
+        """Whether a message is wanted, by its fate."""
+        if not self.fates:
+            return True
+        place = self.places.get(stream, _NOTHING)
+        sequence, letter = raw.sequence, self.letters.get((stream, raw.sequence))
+        told = delivery(self.reader.name, raw.subject, sequence, place, letter)
+        return told.fate in self.fates
+
+    def lanes(self, connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
+        """What is left of lanes.
+
+        Raises:
+            ConfigError: The sink has come to too many different places.
+            RetryableError: NATS does not answer.
+        """
+        found = [each for lane in lanes for each in self._lanes(connection, lane)]
+        if len(found) > _MOST_LANES + len(lanes):
+            raise ConfigError(
+                "control.too_many_places",
+                f"the sink has come to different places in {len(found)} subjects",
+                where="filter.topic",
+                cure="ask for one topic",
+            )
+        return found
+
+    def candidates(self, lanes: Sequence[Lane]) -> dict[str, list[int]] | None:
+        """The sequences of what is wanted, where letters alone tell; None: they do not."""
+        if not self.fates or not self.fates <= LETTERS:
+            return None
+        found: dict[str, list[int]] = {}
+        for (stream, sequence), head in sorted(self.letters.items()):
+            place = self.places.get(stream, _NOTHING)
+            told = delivery(self.reader.name, head.subject, sequence, place, head)
+            inside = any(
+                lane.stream == stream
+                and lane.low <= sequence <= lane.high
+                and covers(lane.subjects, head.subject)
+                for lane in lanes
+            )
+            if inside and told.fate in self.fates:
+                found.setdefault(stream, []).append(sequence)
+        return found
+
+    def _lanes(self, connection: Connection, lane: Lane) -> list[Lane]:
+        stream = self.streams[lane.stream]
+        if self.fates and self.fates <= LETTERS:
+            return [lane]
+        found: list[Lane] = []
+        whole = True
+        for subject in subjects(connection, lane.stream, lane.subjects):
+            if self.reader.reads(stream.source, subject):
+                found.append(self._bounded(lane._replace(subjects=subject)))
+            else:
+                whole = False
+        if whole and len({(each.low, each.high) for each in found}) == 1:
+            return [found[0]._replace(subjects=lane.subjects)]
+        return found
+
+    def _bounded(self, lane: Lane) -> Lane:
+        """Between which sequences a subject's messages may have one of the fates."""
+        place = self.places.get(lane.stream, _NOTHING)
+        upto = place.upto(lane.subjects) or 0
+        behind = Fate.UNSENT if place.exact else Fate.UNKNOWN
+        # A letter may lie on either side.
+        if not self.fates or self.fates & LETTERS or {Fate.SENT, behind} <= self.fates:
+            return lane
+        if Fate.SENT in self.fates:
+            return lane._replace(high=min(lane.high, upto))
+        if behind in self.fates:
+            return lane._replace(low=max(lane.low, upto + 1))
+        return lane._replace(high=lane.low - 1)
+
+
+def restriction(
+    connection: Connection,
+    places: Places,
+    reader: Reader,
+    fates: frozenset[Fate],
+    streams: Sequence[Stream],
+) -> Restriction:
+    """What a sink leaves, as it is now. Raises RetryableError: NATS does not answer."""
+    by_name = {stream.name: stream for stream in streams}
+    found = {name: place for (_, name), place in places.of([reader], streams).items()}
+    letters = {
+        (head.stream, head.sequence): head
+        for head in (heads(connection, reader.name) if fates else ())
+        if head.stream in by_name and same_stream(head, by_name[head.stream])
+    }
+    return Restriction(reader, fates, found, letters, by_name)

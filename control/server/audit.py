@@ -1,0 +1,100 @@
+"""The audit log: one line for each change that somebody asked for, whatever came of it.
+
+It tells who asked from where, for what, and how it ended. Nothing of what the request held is in
+it: names only.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+from typing_extensions import override
+
+from control.server.callers import caller
+from control.server.roles import changes
+from control.server.wrapped import wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Any
+
+    from control.server.wrapped import Context
+
+log = structlog.get_logger("audit")
+
+_KINDS = ("source", "sink", "pipeline", "topic")
+
+
+class Audit(grpc.aio.ServerInterceptor):
+    """An interceptor: writes down changes. It stands behind the one that tells who asks."""
+
+    @override
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not changes(method):
+            return handler
+        return wrapped(handler, partial(_written, method))
+
+
+@asynccontextmanager
+async def _written(method: str, request: object, context: Context) -> AsyncIterator[None]:
+    outcome = grpc.StatusCode.UNKNOWN.name
+    try:
+        yield
+        outcome = grpc.StatusCode.OK.name
+    except BaseException:
+        outcome = _code(context)
+        raise
+    finally:
+        who = caller.get()
+        log.info(
+            "audit",
+            caller=who.name,
+            role=who.role.name.lower(),
+            method=method.rpartition("/")[2],
+            resource=resource_of(request),
+            request_id=getattr(request, "request_id", ""),
+            validate_only=getattr(request, "validate_only", False),
+            outcome=outcome,
+            peer=context.peer(),
+        )
+
+
+def resource_of(request: object) -> str:
+    """What a request is about: the name of a resource, or of a revision."""
+    for kind in _KINDS:
+        identity = getattr(request, f"{kind}_id", "")
+        if identity:
+            return f"{kind}s/{identity}"
+        given = getattr(request, kind, None)
+        if isinstance(given, str) and given:
+            return f"{kind}s/{given}"
+        if name := getattr(given, "name", ""):
+            return str(name)
+    if name := getattr(request, "name", ""):
+        return str(name)
+    if sink := getattr(getattr(request, "filter", None), "sink", ""):
+        return f"sinks/{sink}"
+    revision = getattr(request, "revision", 0)
+    return f"revisions/{revision}" if revision else ""
+
+
+def _code(context: Context) -> str:
+    code: object = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code.name
+    for known in grpc.StatusCode:
+        if known.value[0] == code and code:
+            return known.name
+    return grpc.StatusCode.CANCELLED.name

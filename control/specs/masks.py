@@ -1,0 +1,96 @@
+"""Update masks (AIP-134): which fields of a stored resource a request replaces."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from connectors.errors import ConfigError
+from control.pb.cdc.v1.config_pb2 import Constant
+from control.specs.fields import descriptor, is_config, is_set, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from google.protobuf.descriptor import FieldDescriptor
+    from google.protobuf.message import Message
+
+    from control.specs.fields import Resource
+
+_EVERYTHING = "*"
+_WHOLE = (Struct, Timestamp, Constant)
+
+
+def merge(stored: Resource, given: Resource, mask: Sequence[str]) -> None:
+    """Put the fields of `given` that a mask names into `stored`.
+
+    Args:
+        stored: What there is; changed in place.
+        given: What the request has. A field that the mask names and that is not set is cleared.
+        mask: Paths such as `postgres.tables`; none: every field that is set; `*`: all.
+
+    Raises:
+        ConfigError: A path leads nowhere; `where` is `update_mask`.
+    """
+    if _EVERYTHING in mask:
+        if len(mask) > 1:
+            raise _wrong("`*` stands alone")
+        for field in settings(stored):
+            stored.ClearField(field.name)  # type: ignore[arg-type]
+            if is_set(given, field):
+                _copy(stored, given, field)
+    elif mask:
+        for path in mask:
+            _put(stored, given, path.split("."), path)
+    else:
+        _merge_set(stored, given)
+
+
+def _put(stored: Message, given: Message, path: list[str], whole: str) -> None:
+    first, *rest = path
+    known = {field.name: field for field in settings(stored)}
+    field = known.get(first)
+    if field is None:
+        raise _wrong(f"{whole}: there is no field {first}; known: {', '.join(known)}")
+    if not rest:
+        stored.ClearField(first)
+        if is_set(given, field):
+            _copy(stored, given, field)
+        return
+    if field.message_type is None or field.is_repeated:
+        raise _wrong(f"{whole}: {first} has no fields, it is replaced as a whole")
+    if is_config(field) and not stored.HasField(first):
+        raise _wrong(f"{whole}: it is no {first}; give `{first}` as a whole to make it one")
+    member: Message = getattr(stored, first)
+    if isinstance(member, _WHOLE):
+        raise _wrong(f"{whole}: {first} is replaced as a whole")
+    member.SetInParent()
+    _put(member, getattr(given, first), rest, whole)
+
+
+def _merge_set(stored: Message, given: Message) -> None:
+    for field in settings(given):
+        if not is_set(given, field):
+            continue
+        member: object = getattr(given, field.name)
+        known = stored.HasField(field.name) if field.has_presence else False
+        if known and field.message_type is not None and not isinstance(member, _WHOLE):
+            _merge_set(getattr(stored, field.name), getattr(given, field.name))
+        else:
+            stored.ClearField(field.name)
+            _copy(stored, given, field)
+
+
+def _copy(stored: Message, given: Message, field: FieldDescriptor) -> None:
+    alone = type(given)()
+    alone.CopyFrom(given)
+    for other in descriptor(alone).fields:
+        if other.name != field.name:
+            alone.ClearField(other.name)
+    stored.MergeFrom(alone)
+
+
+def _wrong(message: str) -> ConfigError:
+    return ConfigError("control.update_mask", message, where="update_mask")

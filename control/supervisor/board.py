@@ -1,0 +1,113 @@
+"""What is known of all flows, whichever service looks after them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from connectors.errors import RetryableError
+from control.supervisor import bucket as kv
+from control.supervisor.records import (
+    Desired,
+    FlowStatus,
+    Lease,
+    Service,
+    flow_key,
+    flow_of,
+    is_service,
+    service_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from control.supervisor.bucket import FlowBucket
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_TRIES = 20
+
+
+class Board:
+    """Reads and writes the records of flows. Usable from any thread.
+
+    Args:
+        bucket: Where they lie; somebody else keeps its mirror up to date.
+    """
+
+    def __init__(self, bucket: FlowBucket) -> None:
+        self._bucket = bucket
+        self._lock = threading.Lock()
+        self._read: dict[str, tuple[int, msgspec.Struct | None]] = {}
+
+    def flows(self) -> set[str]:
+        """Every flow of which something is stored."""
+        return {
+            flow_of(key)[0]
+            for key, entry in self._bucket.entries().items()
+            if entry.value and not is_service(key)
+        }
+
+    def services(self) -> dict[str, tuple[Service, int]]:
+        """Every control service by its id, and the revision of its last sign of life."""
+        found = {}
+        for key, entry in self._bucket.entries().items():
+            if is_service(key) and (service := self._get(key, Service)):
+                found[service.id] = (service, entry.revision)
+        return found
+
+    def service(self, name: str) -> Service | None:
+        """One control service."""
+        return self._get(service_key(name), Service)
+
+    def desired(self, flow: str) -> Desired:
+        """What is asked of a flow."""
+        return self._get(flow_key(flow, "desired"), Desired) or Desired()
+
+    def lease(self, flow: str) -> Lease | None:
+        """Who looks after a flow, or did last."""
+        return self._get(flow_key(flow, "lease"), Lease)
+
+    def status(self, flow: str) -> FlowStatus:
+        """How a flow is, as the service says that looks after it."""
+        status = self._get(flow_key(flow, "status"), FlowStatus) or FlowStatus()
+        lease = self.lease(flow)
+        if lease is None or lease.holder != status.owner:
+            # Who wrote that looks after it no longer.
+            return msgspec.structs.replace(FlowStatus(), last_error=status.last_error)
+        return status
+
+    def paused(self, flow: str) -> bool:
+        """Whether a flow has been paused and no process of it runs any more."""
+        status = self.status(flow)
+        return self.desired(flow).paused and status.owner != "" and not status.pids
+
+    def ask(self, flow: str, change: Callable[[Desired], Desired]) -> Desired:
+        """Change what is asked of a flow; returns what is asked now.
+
+        Raises:
+            RetryableError: NATS does not answer, or others change it all the time.
+        """
+        key = flow_key(flow, "desired")
+        for _ in range(_TRIES):
+            entry = self._bucket.get(key)
+            known = kv.read(key, entry, Desired) or Desired()
+            wanted = change(known)
+            if wanted == known or self._bucket.put(key, wanted, entry.revision):
+                return wanted
+            self._bucket.refresh()
+        raise RetryableError("control.contended", "others change this flow, too", where=flow)
+
+    def _get(self, key: str, kind: type[T]) -> T | None:
+        entry = self._bucket.get(key)
+        with self._lock:
+            known = self._read.get(key)
+        if known is not None and known[0] == entry.revision:
+            value = known[1]
+            return value if isinstance(value, kind) else None
+        found = kv.read(key, entry, kind)
+        with self._lock:
+            self._read[key] = (entry.revision, found)
+        return found

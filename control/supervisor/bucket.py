@@ -1,0 +1,195 @@
+"""The bucket `CDC_FLOWS`: what control services tell one another about flows.
+
+A NATS key-value store (ADR-8) that keeps the last value of each key. It is mirrored in memory: a
+refresh reads only what was written since the last one, and every write names the revision that it
+replaces.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
+
+import msgspec
+
+from connectors.errors import ConfigError, RetryableError
+from connectors.jetstream import api
+from connectors.jetstream.connection import Wanted, connect
+from connectors.jetstream.direct import DirectGets
+from connectors.jetstream.layout import ensure_bucket
+from connectors.jetstream.refusals import Kind, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from connectors.jetstream.spec import NatsSpec
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+BUCKET = "CDC_FLOWS"
+_STREAM = f"KV_{BUCKET}"
+_SUBJECT = f"$KV.{BUCKET}."
+_AT_ONCE = 500
+_DELETED = "KV-Operation: DEL\r\n"
+
+
+class Entry(NamedTuple):
+    """What is stored under a key: its revision and its value; an empty value: it was deleted."""
+
+    revision: int
+    value: bytes
+
+
+class Write(NamedTuple):
+    """A value for a key, and the revision that it replaces; 0: there is none."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+ABSENT = Entry(0, b"")
+
+
+class FlowBucket:
+    """The bucket and its mirror. Usable from any thread; `refresh` from one at a time.
+
+    Args:
+        nats: Where it is, and how it is laid out when it has to be made.
+        told: Called, in the thread of the connection, when somebody has written.
+
+    Raises:
+        RetryableError: NATS does not answer.
+        ConfigError: We are not allowed to use it, or it cannot be made.
+    """
+
+    def __init__(self, nats: NatsSpec, told: Callable[[], object]) -> None:
+        self._connection = connect(nats)
+        try:
+            ensure_bucket(
+                self._connection,
+                _STREAM,
+                [f"{_SUBJECT}>"],
+                {
+                    "max_msgs_per_subject": 1,
+                    "discard": "new",
+                    "num_replicas": nats.stream.replicas,
+                    "allow_rollup_hdrs": True,
+                    "deny_delete": True,
+                    "allow_direct": True,
+                },
+            )
+            self._gets = DirectGets(self._connection)
+            self._subscription = self._connection.subscribe(f"{_SUBJECT}>", lambda _message: told())
+        except BaseException:
+            self._connection.release()
+            raise
+        self._lock = threading.Lock()
+        self._entries: dict[str, Entry] = {}
+        self._seen = 0
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        self._connection.unsubscribe(self._subscription)
+        self._gets.close()
+        self._connection.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def get(self, key: str) -> Entry:
+        """What was stored under a key when the mirror was last brought up to date."""
+        with self._lock:
+            return self._entries.get(key, ABSENT)
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Everything in the mirror."""
+        with self._lock:
+            return dict(self._entries)
+
+    def refresh(self) -> None:
+        """Read what was written since the last time. Raises RetryableError."""
+        while True:
+            body = {"seq": self._seen + 1, "next_by_subj": f"{_SUBJECT}>", "batch": _AT_ONCE}
+            found = self._gets.get(_STREAM, body)
+            for message in found:
+                self._note(
+                    message.subject.removeprefix(_SUBJECT), Entry(message.sequence, message.payload)
+                )
+                self._seen = max(self._seen, message.sequence)
+            if len(found) < _AT_ONCE:
+                return
+
+    def write(self, writes: Sequence[Write]) -> list[bool]:
+        """Replace values, each if its revision is still the latest one; an empty one deletes.
+
+        Returns:
+            Which of them were stored. The mirror has those at once.
+
+        Raises:
+            RetryableError: NATS does not answer: each may have been stored or not.
+        """
+        wanted = [
+            Wanted(
+                f"{_SUBJECT}{write.key}",
+                write.value,
+                f"Nats-Expected-Last-Subject-Sequence: {write.revision}\r\n"
+                + ("" if write.value else _DELETED),
+            )
+            for write in writes
+        ]
+        stored = []
+        for first in range(0, len(wanted), _AT_ONCE):
+            for reply, write in zip(
+                self._connection.requests(wanted[first : first + _AT_ONCE]),
+                writes[first:],
+                strict=False,
+            ):
+                ack = api.decode_ack(reply.payload)
+                if ack.error is None:
+                    self._note(write.key, Entry(ack.seq, write.value))
+                elif classify(ack.error) is not Kind.OVERTAKEN:
+                    raise RetryableError(
+                        "jetstream.not_stored",
+                        f"{ack.error.description} ({ack.error.err_code})",
+                        where=f"{BUCKET}.{write.key}",
+                    )
+                stored.append(ack.error is None)
+        return stored
+
+    def put(self, key: str, value: msgspec.Struct, revision: int) -> bool:
+        """Write one value. Returns and raises as `write`."""
+        return self.write([Write(key, msgspec.json.encode(value), revision)])[0]
+
+    def _note(self, key: str, entry: Entry) -> None:
+        with self._lock:
+            if entry.revision >= self._entries.get(key, ABSENT).revision:
+                self._entries[key] = entry
+
+
+def read(key: str, entry: Entry, kind: type[T]) -> T | None:
+    """The value of an entry; None if there is none.
+
+    Raises:
+        ConfigError: It was written by a version that is not ours.
+    """
+    if not entry.value:
+        return None
+    try:
+        return msgspec.json.decode(entry.value, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(
+            "control.unreadable",
+            f"what is stored there cannot be read: {error}",
+            where=f"{BUCKET}.{key}",
+            cure=f"use the version that wrote it, or delete it: nats kv del {BUCKET} {key}",
+        ) from error

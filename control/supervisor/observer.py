@@ -1,0 +1,107 @@
+"""Looks at the flows of this service every few seconds: what they count, and what holds of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from control.metrics.scraping import Samples, scrape
+from control.supervisor import conditions as holds
+from control.supervisor.logs import last_trouble
+from control.supervisor.orphans import flow_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prometheus_client import Metric
+
+    from control.supervisor.conditions import Finding
+    from control.supervisor.group import Group
+    from control.supervisor.records import Condition, State
+    from control.supervisor.rendering import Rendered
+
+log = structlog.get_logger()
+
+_EVERY = 3.0
+
+
+class FlowObserver:
+    """Scrapes flows in a thread of its own. Its methods are usable from any thread.
+
+    Args:
+        flows: Where each flow has its folder.
+    """
+
+    def __init__(self, flows: Path) -> None:
+        self._flows = flows
+        self._lock = threading.Lock()
+        self._running: Mapping[str, tuple[Rendered, Group]] = {}
+        self._conditions: dict[str, tuple[Condition, ...]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="waxtap-observer", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stop.set()
+        self._thread.join()
+
+    def watch(self, running: Mapping[str, tuple[Rendered, Group]]) -> None:
+        """From now on these run."""
+        with self._lock:
+            self._running = running
+
+    def conditions(
+        self, flow: str, state: State, rendered: Rendered | None
+    ) -> tuple[Condition, ...]:
+        """What holds of a flow of this service.
+
+        Args:
+            flow: Its name.
+            state: Of its processes.
+            rendered: As the configuration wants it; None: it is to go.
+        """
+        kind = rendered.type if rendered else ""
+        with self._lock:
+            if flow in self._running:
+                known = self._conditions.get(flow)
+                if known is None:
+                    known = self._note(flow, holds.not_answering(flow, kind))
+                return known
+            reason = "".join(word.capitalize() for word in state.value.split("_"))
+            return self._note(flow, holds.not_running(flow, kind, reason, "it does not run"))
+
+    def _note(self, flow: str, findings: list[Finding]) -> tuple[Condition, ...]:
+        before = self._conditions.get(flow, ())
+        now = self._conditions[flow] = holds.since(findings, before, time.time())
+        return now
+
+    def _run(self) -> None:
+        while not self._stop.wait(_EVERY):
+            with self._lock:
+                running = dict(self._running)
+            for name, (rendered, group) in running.items():
+                if self._stop.is_set():
+                    return
+                findings = self._look(name, rendered.type, group)
+                with self._lock:
+                    if name in self._running:
+                        self._note(name, findings)
+
+    def _look(self, name: str, kind: str, group: Group) -> list[Finding]:
+        answers: list[list[Metric]] = []
+        for port in group.run.metrics:
+            metrics = scrape(port)
+            if metrics is None:
+                return holds.not_answering(name, kind)
+            answers.append(metrics)
+        samples = Samples(answers)
+        trouble = last_trouble(flow_folder(self._flows, name).log, group.run.started)
+        return holds.found(name, kind, samples, trouble)

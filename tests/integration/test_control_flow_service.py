@@ -1,0 +1,185 @@
+"""FlowService as its clients see it: a real gRPC server, real NATS, small processes as flows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+import structlog
+
+from connectors.jetstream.connection import connect
+from connectors.jetstream.spec import NatsSpec
+from control.cli.app import run
+from control.pb.cdc.v1 import cdc_pb2 as pb
+from control.pb.cdc.v1 import cdc_pb2_grpc
+from control.server.assembly import ControlServer
+from control.services.flow_service import FlowService
+from control.supervisor.bucket import BUCKET
+from dataflows import reporting
+from tests.integration.control_flows import TREE, MemorySpecSource, service, starts, until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from pathlib import Path
+
+    from control.servers.nats import NatsServer
+    from control.supervisor.supervisor import Supervisor
+
+pytestmark = pytest.mark.servers
+_FLOW = pb.Flow
+
+
+@pytest.fixture
+def nats(nats_server: NatsServer) -> Iterator[str]:
+    """The shared server, without the bucket of earlier tests."""
+    yield nats_server.url
+    with connect(NatsSpec.model_validate({"url": nats_server.url})) as connection:
+        connection.request(f"$JS.API.STREAM.DELETE.KV_{BUCKET}")
+
+
+@asynccontextmanager
+async def _served(
+    supervisor: Supervisor,
+) -> AsyncIterator[tuple[cdc_pb2_grpc.FlowServiceAsyncStub, int]]:
+    server = ControlServer("127.0.0.1:0", [FlowService(supervisor).register])
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            yield cdc_pb2_grpc.FlowServiceStub(channel), server.port
+    finally:
+        await server.stop(0.1)
+
+
+def _status(arguments: list[str]) -> int:
+    try:
+        return run(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+async def _until(ask: Callable[[], Awaitable[pb.Flow]], state: pb.Flow.State.ValueType) -> pb.Flow:
+    async with asyncio.timeout(20):
+        while (flow := await ask()).state != state:
+            await asyncio.sleep(0.05)
+    return flow
+
+
+async def _started(state: Path, times: int) -> None:
+    """Wait until the capture has begun so many times: an end before that tells nothing."""
+    async with asyncio.timeout(20):
+        while len(starts(state, "capture/shop")) < times:
+            await asyncio.sleep(0.05)
+
+
+def test_flows_are_listed_watched_paused_resumed_and_restarted(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+
+    async def client(supervisor: Supervisor) -> None:
+        async with _served(supervisor) as (stub, _):
+            name = "flows/capture/shop"
+
+            async def get() -> pb.Flow:
+                return await stub.GetFlow(pb.GetFlowRequest(name=name))
+
+            await _started(tmp_path, 1)
+            running = await _until(get, _FLOW.STATE_RUNNING)
+            assert running.owner == supervisor.service
+            assert (running.generation, running.observed_generation) == (1, 1)
+            assert running.pids
+            assert running.HasField("start_time")
+
+            first = await stub.ListFlows(pb.ListFlowsRequest(page_size=1))
+            assert ([flow.name for flow in first.flows], first.total_size) == ([name], 2)
+            second = await stub.ListFlows(
+                pb.ListFlowsRequest(page_size=1, page_token=first.next_page_token)
+            )
+            assert [flow.name for flow in second.flows] == ["flows/deliver/warehouse"]
+            assert second.next_page_token == ""
+
+            watch = stub.WatchFlows(pb.WatchFlowsRequest(names=[name]))
+            stream = aiter(watch)
+            assert (await anext(stream)).state == _FLOW.STATE_RUNNING
+            await stub.PauseFlow(pb.PauseFlowRequest(name=name))
+            async with asyncio.timeout(20):
+                while (await anext(stream)).state != _FLOW.STATE_PAUSED:
+                    pass
+            assert (await get()).pids == []
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.RestartFlow(pb.RestartFlowRequest(name=name))
+            assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+            await stub.ResumeFlow(pb.ResumeFlowRequest(name=name))
+            await _until(get, _FLOW.STATE_RUNNING)
+            await _started(tmp_path, 2)
+            for _ in range(2):
+                await stub.RestartFlow(pb.RestartFlowRequest(name=name, request_id="once"))
+            await _started(tmp_path, 3)
+            await _until(get, _FLOW.STATE_RUNNING)
+            assert len(starts(tmp_path, "capture/shop")) == 3
+
+            # One that is deleted comes once more, without a state.
+            gone = aiter(stub.WatchFlows(pb.WatchFlowsRequest()))
+            specs.edit(lambda tree: tree["sinks"].clear())
+            async with asyncio.timeout(20):
+                while (last := await anext(gone)).state != _FLOW.STATE_UNSPECIFIED:
+                    pass
+            assert last.name == "flows/deliver/warehouse"
+            watch.cancel()
+
+            for wrong, code in (
+                ("flows/capture/nobody", grpc.StatusCode.NOT_FOUND),
+                ("capture/shop", grpc.StatusCode.INVALID_ARGUMENT),
+                ("flows/", grpc.StatusCode.INVALID_ARGUMENT),
+                ("", grpc.StatusCode.INVALID_ARGUMENT),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.GetFlow(pb.GetFlowRequest(name=wrong))
+                assert caught.value.code() is code
+
+    with service(nats, tmp_path, specs) as supervisor:
+        until(lambda: supervisor.ready, "ready")
+        asyncio.run(client(supervisor))
+
+
+def test_the_command_line_waits_for_what_it_asks(
+    nats: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.excepthook", None)
+    reporting.configure({})
+
+    async def commands(supervisor: Supervisor) -> None:
+        async with _served(supervisor) as (_, port):
+            server = ["--server", f"127.0.0.1:{port}"]
+
+            async def command(*arguments: str) -> tuple[int, str]:
+                capsys.readouterr()
+                status = await asyncio.to_thread(_status, [*arguments, *server])
+                return status, capsys.readouterr().out
+
+            status, out = await command("pause", "capture/shop", "-o", "json")
+            assert (status, json.loads(out)[0]["state"]) == (0, "STATE_PAUSED")
+            status, out = await command("resume", "flows/capture/shop")
+            assert status == 0
+            assert "running" in out
+            status, _ = await command("restart", "capture/shop", "deliver/warehouse")
+            assert status == 0
+            until(lambda: len(starts(tmp_path, "deliver/warehouse")) == 2, "started anew")
+            status, out = await command("list", "flows", "-o", "yaml")
+            assert (status, out.count("STATE_RUNNING")) == (0, 2)
+            status, _ = await command("pause", "capture/nobody")
+            assert status == 2
+            status, _ = await command("pause")
+            assert status == 2
+
+    with service(nats, tmp_path, MemorySpecSource(TREE)) as supervisor:
+        until(lambda: supervisor.ready, "ready")
+        until(lambda: all(starts(tmp_path, f) for f in ("capture/shop", "deliver/warehouse")), "up")
+        asyncio.run(commands(supervisor))
+    structlog.reset_defaults()

@@ -1,0 +1,280 @@
+"""Control services run flows: real NATS, small processes in place of flows."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from connectors.errors import ConfigError
+from connectors.jetstream.connection import connect
+from connectors.jetstream.spec import NatsSpec
+from control.supervisor import membership as members
+from control.supervisor.board import Board
+from control.supervisor.bucket import BUCKET, FlowBucket
+from control.supervisor.host import StateFolder
+from control.supervisor.membership import SILENCE, Membership
+from control.supervisor.records import Service, State
+from tests.integration.control_flows import (
+    TREE,
+    Killed,
+    MemorySpecSource,
+    lives,
+    service,
+    starts,
+    until,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from control.servers.nats import NatsServer
+    from control.supervisor.supervisor import Supervisor
+
+pytestmark = pytest.mark.servers
+_BOTH = ("capture/shop", "deliver/warehouse")
+
+
+@pytest.fixture
+def nats(nats_server: NatsServer) -> Iterator[str]:
+    """The shared server, without the bucket of earlier tests."""
+    yield nats_server.url
+    with connect(NatsSpec.model_validate({"url": nats_server.url})) as connection:
+        connection.request(f"$JS.API.STREAM.DELETE.KV_{BUCKET}")
+
+
+def _all_in(supervisor: Supervisor, state: State, flows: tuple[str, ...] = _BOTH) -> bool:
+    return supervisor.ready and all(supervisor.board.status(flow).state is state for flow in flows)
+
+
+def _until_running(supervisor: Supervisor) -> None:
+    until(lambda: _all_in(supervisor, State.RUNNING), "running")
+
+
+def test_only_the_flow_whose_rendering_changes_is_restarted(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    with service(nats, tmp_path, specs) as one:
+        _until_running(one)
+        until(lambda: all(starts(tmp_path, flow) for flow in _BOTH), "started")
+        specs.edit(lambda tree: tree["sources"]["shop"].update(dsn="${OTHER}"))
+        until(lambda: len(starts(tmp_path, "capture/shop")) == 2, "restarted")
+        until(lambda: one.board.status("capture/shop").observed == 2, "observed")
+        assert len(starts(tmp_path, "deliver/warehouse")) == 1
+        # What a delivery reads late is there without a restart.
+        specs.edit(lambda tree: tree.update(pipelines={"all": {"filter": "op != 'd'"}}))
+        file = tmp_path / "flows" / "deliver.warehouse" / "waxtap.yaml"
+        until(lambda: "op != 'd'" in file.read_text(), "configuration written")
+        assert len(starts(tmp_path, "deliver/warehouse")) == 1
+        assert (file.stat().st_mode & 0o777, "s3cret" in file.read_text()) == (0o600, False)
+        specs.edit(lambda tree: tree["sinks"].pop("warehouse"))
+        until(lambda: one.board.lease("deliver/warehouse") is None, "deleted")
+        until(lambda: not file.parent.exists(), "folder removed")
+
+
+def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    with service(nats, tmp_path / "1", specs) as one:
+        _until_running(one)
+        with service(nats, tmp_path / "2", specs) as two:
+            until(lambda: _all_in(two, State.RUNNING), "seen by the other")
+            two.pause("capture/shop")
+            until(lambda: two.board.paused("capture/shop"), "paused")
+            assert one.board.status("capture/shop").state is State.PAUSED
+            (pid,) = starts(tmp_path / "1", "capture/shop")
+            assert not lives(pid)
+            two.resume("capture/shop")
+            _until_running(two)
+            two.restart("capture/shop", "request-1")
+            until(lambda: len(starts(tmp_path / "1", "capture/shop")) == 3, "restarted")
+            two.restart("capture/shop", "request-1")
+            assert two.board.desired("capture/shop").restarts == 1
+            assert starts(tmp_path / "2", "capture/shop") == []
+
+
+def test_bad_ends_are_told(nats: str, tmp_path: Path) -> None:
+    sinks = dict.fromkeys(("refuse", "crash"), TREE["sinks"]["warehouse"])
+    specs = MemorySpecSource({**TREE, "sinks": sinks})
+    with service(nats, tmp_path, specs) as one:
+        until(lambda: _all_in(one, State.REFUSED, ("deliver/refuse",)), "refused")
+        until(lambda: _all_in(one, State.CRASH_LOOP, ("deliver/crash",)), "crash loop")
+        refused, crashing = (one.board.status(f"deliver/{name}") for name in sinks)
+        assert refused.last_error == "ended with status 2: [a.code] tables: no such table"
+        assert crashing.last_error == "ended with status 1: [a.code] tables: no such table"
+        assert crashing.restarts >= 2
+        assert len(starts(tmp_path, "deliver/refuse")) == 1
+        assert _all_in(one, State.RUNNING, ("capture/shop",))
+
+
+def test_a_killed_service_finds_its_flows_again(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    with service(nats, tmp_path, specs) as one:
+        _until_running(one)
+        until(lambda: all(starts(tmp_path, flow) for flow in _BOTH), "started")
+        raise Killed
+    before = {flow: starts(tmp_path, flow) for flow in _BOTH}
+    assert all(lives(pid) for pids in before.values() for pid in pids)
+    with service(nats, tmp_path, specs) as one:
+        _until_running(one)
+        assert {flow: starts(tmp_path, flow) for flow in _BOTH} == before
+        assert [one.board.status(flow).pids for flow in _BOTH] == [tuple(before[f]) for f in _BOTH]
+        raise Killed
+    # What has changed meanwhile is started anew, once the old one has ended.
+    specs.edit(lambda tree: tree["sources"]["shop"].update(dsn="${OTHER}"))
+    with service(nats, tmp_path, specs) as one:
+        until(lambda: len(starts(tmp_path, "capture/shop")) == 2, "replaced")
+        _until_running(one)
+        assert not lives(before["capture/shop"][0])
+        assert starts(tmp_path, "deliver/warehouse") == before["deliver/warehouse"]
+        raise Killed
+    # One that was started in the moment of the kill is nowhere written down.
+    (tmp_path / "flows" / "capture.shop" / "run.json").unlink()
+    unknown = starts(tmp_path, "capture/shop")[-1]
+    assert lives(unknown)
+    with service(nats, tmp_path, specs) as one:
+        until(lambda: len(starts(tmp_path, "capture/shop")) == 3, "started")
+        assert not lives(unknown)
+        _until_running(one)
+    assert not any(lives(pid) for flow in _BOTH for pid in starts(tmp_path, flow))
+
+
+def test_another_service_takes_over_from_a_killed_one(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    with ExitStack() as stack:
+        with service(nats, tmp_path / "1", specs) as one:
+            _until_running(one)
+            until(lambda: all(starts(tmp_path / "1", flow) for flow in _BOTH), "started")
+            two = stack.enter_context(service(nats, tmp_path / "2", specs))
+            until(lambda: _all_in(two, State.RUNNING), "seen by the other")
+            with pytest.raises(ConfigError):
+                StateFolder(tmp_path / "1")
+            raise Killed
+        old = [pid for flow in _BOTH for pid in starts(tmp_path / "1", flow)]
+        assert all(lives(pid) for pid in old)
+        took = until(lambda: all(starts(tmp_path / "2", flow) for flow in _BOTH), "taken over", 15)
+        _until_running(two)
+        assert not any(lives(pid) for pid in old)
+        assert {two.board.status(flow).owner for flow in _BOTH} == {two.service}
+        assert took >= SILENCE - 2
+
+
+def test_a_service_that_ends_in_order_leaves_its_flows_to_others(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    with service(nats, tmp_path / "1", specs) as one:
+        _until_running(one)
+    assert not any(lives(pid) for flow in _BOTH for pid in starts(tmp_path / "1", flow))
+    with service(nats, tmp_path / "2", specs) as two:
+        assert until(lambda: _all_in(two, State.RUNNING), "taken over") < SILENCE
+
+
+def test_a_stubborn_flow_is_killed_after_its_grace(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource({"sources": {"stubborn": TREE["sources"]["shop"]}})
+    with service(nats, tmp_path, specs) as one:
+        until(lambda: _all_in(one, State.RUNNING, ("capture/stubborn",)), "running")
+        until(lambda: starts(tmp_path, "capture/stubborn"), "started")
+    assert not lives(starts(tmp_path, "capture/stubborn")[0])
+
+
+class _Member:
+    """A service's part in the bucket, with a clock that the test moves."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.bucket = FlowBucket(NatsSpec.model_validate({"url": url}), lambda: None)
+        self.board = Board(self.bucket)
+        self.membership = Membership(
+            self.bucket, self.board, Service(name, f"host of {name}", "/nowhere", 0)
+        )
+
+    def turn(self, now: float) -> bool:
+        self.bucket.refresh()
+        alive = self.membership.beat(now)
+        if alive:
+            self.membership.look(now)
+        return alive
+
+
+def test_a_late_owner_learns_that_it_was_declared_dead(nats: str) -> None:
+    late, other = _Member(nats, "late"), _Member(nats, "other")
+    with late.bucket, other.bucket:
+        late.turn(0.0)
+        assert late.membership.take(["capture/shop"]).keys() == {"capture/shop"}
+        for tenth in range(0, int(10 * SILENCE) - 20, 5):
+            other.turn(tenth / 10)
+            assert other.membership.take(["capture/shop"]) == {}
+        # What was not seen does not count: a service that was away declares nobody dead.
+        other.turn(1000.0)
+        assert late.turn(1000.0)
+        seconds = 1000.0
+        while not (taken := other.membership.take(["capture/shop"])):
+            seconds += 0.5
+            other.turn(seconds)
+        assert SILENCE <= seconds - 1000.0 <= SILENCE + 1.0
+        (before,) = taken.values()
+        assert before is not None
+        assert before.id == "late"
+        assert not late.membership.alive(seconds)
+        assert not late.turn(seconds)
+        assert late.membership.held == set()
+        # It joins anew, and gets what is free.
+        assert late.turn(seconds)
+        assert late.membership.take(["capture/shop", "deliver/x"]).keys() == {"deliver/x"}
+
+
+def test_a_lease_counts_only_if_it_was_written_since_the_service_joined(nats: str) -> None:
+    """Revived just before its lease is taken, the late owner must not go on with it."""
+    late, other = _Member(nats, "late"), _Member(nats, "other")
+    with late.bucket, other.bucket:
+        late.turn(0.0)
+        late.membership.take(["capture/shop"])
+        seconds = 0.0
+        while not (service := other.board.service("late")) or not service.dead:
+            seconds += 0.5
+            other.turn(seconds)
+        other.bucket.refresh()
+        assert not late.turn(seconds)
+        assert late.turn(seconds)
+        late.bucket.refresh()
+        assert late.membership.held == set()
+        assert late.membership.take(["capture/shop"]).keys() == {"capture/shop"}
+        # The other one still believes that it is dead.
+        assert other.membership.take(["capture/shop"]) == {}
+        other.bucket.refresh()
+        assert late.membership.lost() == []
+
+
+def test_an_answer_that_was_lost_does_not_make_a_service_dead(nats: str) -> None:
+    member = _Member(nats, "one")
+    with member.bucket:
+        member.turn(0.0)
+        # Stored, but the service does not know it.
+        sign = Service("one", "host of one", "/nowhere", 7)
+        assert member.bucket.put("services.one", sign, member.bucket.get("services.one").revision)
+        assert member.turn(members.BEAT_EVERY + 0.1)
+        assert member.membership.alive(members.BEAT_EVERY + 0.2)
+
+
+def test_neither_status_nor_processes_outlive_a_lease(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    with service(nats, tmp_path, specs) as one:
+        _until_running(one)
+        until(lambda: starts(tmp_path, "capture/shop"), "started")
+        raise Killed
+    member = _Member(nats, "other")
+    with member.bucket:
+        seconds = 0.0
+        while not member.membership.take(["capture/shop"]):
+            seconds += 0.5
+            member.turn(seconds)
+        status = member.board.status("capture/shop")
+        assert (status.state, status.pids, status.owner) == (State.PENDING, (), "")
+        value = member.bucket.get("capture.shop.status").value
+        assert json.loads(value)["state"] == "running"
+        # Back again, the first one ends what it had left of a flow that is the other's now.
+        (stray,) = starts(tmp_path, "capture/shop")
+        assert lives(stray)
+        with service(nats, tmp_path, specs) as one:
+            until(lambda: not lives(stray), "ended")
+            until(lambda: _all_in(one, State.RUNNING, ("deliver/warehouse",)), "adopted")
+            assert len(starts(tmp_path, "capture/shop")) == 1

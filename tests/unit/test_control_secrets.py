@@ -1,0 +1,79 @@
+"""No secret may be stored; what is none may."""
+
+from __future__ import annotations
+
+import pytest
+
+from connectors.elasticsearch.spec import SinkSpec as Elasticsearch
+from connectors.errors import ConfigError
+from connectors.mysql.spec import MysqlSourceSpec as Mysql
+from connectors.postgres.spec import SourceSpec as Postgres
+from connectors.webhook.spec import SinkSpec as Webhook
+from control.specs.secrets import check_secrets
+from dataflows.configuration.options import SinkOptions
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "where"),
+    [
+        (Postgres, {"dsn": "host=h password=hunter2"}, "s.dsn"),
+        (Postgres, {"dsn": "host=h password=${PW}hunter2"}, "s.dsn"),
+        (Postgres, {"dsn": "host=h password=${PW:-hunter2}"}, "s.dsn"),
+        (Postgres, {"dsn": "${DSN:-host=h password=hunter2}"}, "s.dsn"),
+        (Postgres, {"dsn": "postgresql://u:hunter2@h/d"}, "s.dsn"),
+        (Postgres, {"dsn": "postgresql://u@h/d?password=hunter2"}, "s.dsn"),
+        (Postgres, {"dsn": "postgresql://u@h/d?sslpassword=hunter2"}, "s.dsn"),
+        (Postgres, {"dsn": "postgresql://u:hunter2@x@h/d"}, "s.dsn"),
+        (Postgres, {"dsn": "${HOST} password=hunter2"}, "s.dsn"),
+        (Postgres, {"dsn": "hunter2"}, "s.dsn"),
+        (Postgres, {"dsn": "$${PW} hunter2"}, "s.dsn"),
+        (Mysql, {"dsn": "mysql://u:hunter2@h"}, "s.dsn"),
+        (Mysql, {"dsn": "mysql://u:${PW}hunter2@h"}, "s.dsn"),
+        (Mysql, {"dsn": "mariadb://u:hunter2@${HOST}/?tls=required"}, "s.dsn"),
+        (Mysql, {"dsn": "mysql://u:hunter2"}, "s.dsn"),
+        (Webhook, {"url": "https://h/hunter2"}, "s.url"),
+        (Webhook, {"url": "https://h/?token=hunter2"}, "s.url"),
+        (Webhook, {"url": "https://u:hunter2@h"}, "s.url"),
+        (Webhook, {"url": "https://h#hunter2"}, "s.url"),
+        (Webhook, {"secrets": ["${A}", "whsec_hunter2"]}, "s.secrets.1"),
+        (Webhook, {"headers": {"X-Key": "hunter2"}}, "s.headers.X-Key"),
+        (Webhook, {"headers": {"X-Key": "Bearer hunter2 ${A}"}}, "s.headers.X-Key"),
+        (Webhook, {"auth": {"bearer": "hunter2"}}, "s.auth.bearer"),
+        (Webhook, {"auth": {"user": "u", "password": "hunter2"}}, "s.auth.password"),
+        (Elasticsearch, {"api_key": "hunter2"}, "s.api_key"),
+        (Elasticsearch, {"password": "hunter2"}, "s.password"),
+        (SinkOptions, {"transform": [{"mask": {"salt": "hunter2"}}]}, "s.transform.0.mask.salt"),
+    ],
+)
+def test_a_secret_that_is_written_out_is_refused_unseen(
+    model: type, settings: dict[str, object], where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_secrets(model, settings, "s")
+    assert (caught.value.code, caught.value.where) == ("config.plaintext_secret", where)
+    assert "hunter2" not in str(caught.value)
+    assert "${" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (Postgres, {"dsn": "${DSN}"}),
+        (Postgres, {"dsn": "${file:/run/secrets/dsn}"}),
+        (Postgres, {"dsn": "host=h user=u password=${PW}"}),
+        (Postgres, {"dsn": "host=h user=u"}),
+        (Postgres, {"dsn": "postgresql://u:${PW}@h:5432/d?sslmode=verify-full"}),
+        (Postgres, {"dsn": "postgresql://${USER}:${A}${B}@${HOST:-h}/d"}),
+        (Mysql, {"dsn": "mysql://u:${PW}@a:3306,b:3306/?tls=verify-full&ca=/ca.pem"}),
+        (Mysql, {"dsn": "${DSN}"}),
+        (Webhook, {"url": "https://h:8443${PATH}", "secrets": ["${A}"]}),
+        (Webhook, {"url": "https://h/", "auth": {"bearer": "${T}"}}),
+        (Webhook, {"url": "${URL}", "headers": {"X-Key": "Token ${A}"}}),
+        (Elasticsearch, {"api_key": "${A}", "user": "", "password": ""}),
+        (SinkOptions, {"transform": ["unwrap", {"mask": {"salt": "${A}"}}, {"drop": ["a"]}]}),
+        (Postgres, {"dsn": 7, "tables": None}),
+        (Postgres, "no mapping"),
+    ],
+)
+def test_references_and_what_is_no_secret_may_be_stored(model: type, settings: object) -> None:
+    check_secrets(model, settings, "s")
