@@ -83,7 +83,8 @@ class Whole:
             def answer(document: Document) -> cdc_pb2.ApplyResponse:
                 return cdc_pb2.ApplyResponse(plan=now, revision=_revision(0, document))
 
-            return Change(tree, None, answer)
+            # The whole text was checked when it was read.
+            return Change(tree, (), answer)
 
         done = self._editing.run(request, change, alone=True)
         answer = cdc_pb2.ApplyResponse.FromString(done.answer)
