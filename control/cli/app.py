@@ -30,6 +30,10 @@ for _name in ("get", "delete", "check"):
 app.command("control.cli.resources:list_", name="list")
 for _name in ("pause", "resume", "restart"):
     app.command(f"control.cli.flows:{_name}", name=_name)
+for _name in ("topics", "messages", "tail"):
+    app.command(f"control.cli.stored:{_name}", name=_name)
+app.command("control.cli.offsets:app", name="offsets")
+app.command("control.cli.offsets:lag", name="lag")
 app.command("control.cli.try_pipeline:try_pipeline", name="try")
 app.command("control.cli.dead_letters:app", name="dlq")
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
-from rich.console import Console
 from rich.table import Table
 
 from connectors.errors import ConfigError
 from connectors.jetstream import letter_index
 from connectors.jetstream.connection import connect
 from connectors.subjects import topic_of
+from control.cli.client import Service
 from control.cli.letter_choice import Choice
+from control.cli.output import Format, console, show
+from control.cli.served_letters import discarded, listed, replayed
 from control.letters.actions import carry_out
 from dataflows.spec import load
 
@@ -25,86 +27,98 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.connection import Connection
     from connectors.letters import Head, LetterAnswer
+    from control.letters.selection import Selection
     from dataflows.spec import Config
 
-Format = Annotated[Literal["table", "json"], Parameter(name=["--output", "-o"])]
 File = Annotated[Path | None, Parameter(name=["--config", "-c"])]
 Patience = Annotated[float, Parameter(name="--wait")]
 
 _DONE, _FAILED, _NOBODY = 0, 1, 3
-# Wide enough for a line a letter where no terminal tells how wide it is.
-_WIDTH = 200
 
 app = App(name="dlq", help="Dead letters: changes that sinks have put aside.")
 
 
 @app.command(name="list")
 def list_(
-    *, choice: Choice | None = None, limit: int = 100, output: Format = "table", config: File = None
+    *,
+    choice: Choice | None = None,
+    limit: int = 100,
+    output: Format = "table",
+    config: File = None,
+    service: Service | None = None,
 ) -> int:
     """List dead letters, the oldest first.
 
     Args:
         choice: Which.
         limit: At most so many.
-        output: A table, or JSON.
+        output: A table, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
+        service: With --server, the control service is asked, and no configuration is needed.
     """
-    with connect(_config(config).nats) as connection:
-        chosen = _chosen(connection, choice)
-    if output == "json":
-        print(json.dumps([_told(head) for head in chosen[:limit]], indent=2))
+    if service is not None and service.server:
+        found, total = listed(service, _selection(choice), limit)
+    else:
+        with connect(_config(config).nats) as connection:
+            chosen = _chosen(connection, choice)
+        found, total = [_told(head) for head in chosen[:limit]], len(chosen)
+    if output != "table":
+        show(found, output)
         return _DONE
     table = Table(box=None, pad_edge=False)
     for name in ("sink", "stream", "id", "state", "topic", "key", "tried", "at", "error"):
         table.add_column(name, overflow="fold")
-    for head in chosen[:limit]:
+    for each in found:
+        error = f"[{each['code']}] {each['error']}" if each["code"] else ""
         table.add_row(
-            head.sink,
-            head.stream,
-            str(head.sequence),
-            head.state,
-            topic_of(head.subject),
-            head.key or "",
-            str(head.attempts),
-            head.failed_at,
-            _error(head),
+            *(str(each[name]) for name in ("sink", "stream", "id", "state", "topic")),
+            _key(each),
+            *(str(each[name]) for name in ("attempts", "failed_at")),
+            error,
         )
-    console = _console()
-    console.print(table)
-    if len(chosen) > limit:
-        console.print(f"{len(chosen) - limit} more: --limit {len(chosen)}")
+    out = console()
+    out.print(table)
+    if total > limit:
+        out.print(f"{total - limit} more: --limit {total}")
     return _DONE
 
 
-@app.command
-def show(
-    *, choice: Choice | None = None, limit: int = 10, output: Format = "table", config: File = None
+@app.command(name="show")
+def show_(
+    *,
+    choice: Choice | None = None,
+    limit: int = 10,
+    output: Format = "table",
+    config: File = None,
+    service: Service | None = None,
 ) -> int:
     """Show dead letters with the change that each of them holds.
 
     Args:
         choice: Which.
         limit: At most so many.
-        output: Text, or JSON.
+        output: Text, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
+        service: With --server, the control service is asked, and no configuration is needed.
     """
-    with connect(_config(config).nats) as connection:
-        chosen = _chosen(connection, choice)[:limit]
-        opened = list(letter_index.read(connection, chosen))
-    told = [_told(head) | {"change": json.loads(change.envelope)} for head, change in opened]
-    if output == "json":
-        print(json.dumps(told, indent=2))
+    if service is not None and service.server:
+        told, _ = listed(service, _selection(choice), limit, whole=True)
+    else:
+        with connect(_config(config).nats) as connection:
+            chosen = _chosen(connection, choice)[:limit]
+            opened = list(letter_index.read(connection, chosen))
+        told = [_told(head) | {"change": json.loads(change.envelope)} for head, change in opened]
+    if output != "table":
+        show(told, output)
         return _DONE
-    console = _console()
+    out = console()
     for each in told:
         change = each.pop("change")
-        # As --key takes it.
-        each["key"] = json.dumps(each["key"], separators=(",", ":")) if each["key"] else ""
+        each["key"] = _key(each)
         for name, text in each.items():
-            console.print(f"{name:<10} {text}", highlight=False)
-        console.print_json(json.dumps(change))
-        console.print()
+            out.print(f"{name:<10} {text}", highlight=False)
+        out.print_json(json.dumps(change))
+        out.print()
     return _DONE
 
 
@@ -116,6 +130,7 @@ def replay(
     wait: Patience = 10.0,
     output: Format = "table",
     config: File = None,
+    service: Service | None = None,
 ) -> int:
     """Deliver dead letters once more, while the flow runs.
 
@@ -126,9 +141,13 @@ def replay(
         choice: Which.
         all_: Every letter, where no condition is given.
         wait: Seconds without an answer of the flow after which it is left to itself.
-        output: Text, or JSON.
+        output: Text, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
+        service: With --server, the control service is asked, and no configuration is needed.
     """
+    if service is not None and service.server:
+        _check_choice(choice, sure=all_)
+        return _served(replayed(service, _selection(choice), sure=all_), output)
     return _act("replay", choice, config, output, wait, sure=all_)
 
 
@@ -141,6 +160,7 @@ def discard(
     wait: Patience = 10.0,
     output: Format = "table",
     config: File = None,
+    service: Service | None = None,
 ) -> int:
     """Delete dead letters undelivered. Those that wait behind them stay until they are replayed.
 
@@ -149,13 +169,21 @@ def discard(
         all_: Every letter, where no condition is given.
         yes: Do it; without, it is only told how many there are.
         wait: Seconds without an answer of the flow after which it is left to itself.
-        output: Text, or JSON.
+        output: Text, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
+        service: With --server, the control service is asked, and no configuration is needed.
     """
+    served = service if service is not None and service.server else None
+    if yes and served:
+        _check_choice(choice, sure=all_)
+        return _served(discarded(served, _selection(choice), sure=all_), output)
     if yes:
         return _act("discard", choice, config, output, wait, sure=all_)
-    with connect(_config(config).nats) as connection:
-        count = len(_chosen(connection, choice))
+    if served:
+        _, count = listed(served, _selection(choice), 1)
+    else:
+        with connect(_config(config).nats) as connection:
+            count = len(_chosen(connection, choice))
     raise ConfigError(
         "dlq.not_sure", f"{count} letters would be lost for good", cure="add --yes to discard them"
     )
@@ -170,12 +198,7 @@ def _act(
     *,
     sure: bool,
 ) -> int:
-    if (choice is None or choice.selection.is_all) and not sure:
-        raise ConfigError(
-            "dlq.no_choice",
-            "no letter is chosen",
-            cure="name a --sink, --topic, --key, --error, --from or --to, or give --all",
-        )
+    _check_choice(choice, sure=sure)
     config = _config(file)
     with connect(config.nats) as connection:
         chosen = _chosen(connection, choice)
@@ -184,6 +207,30 @@ def _act(
     if done.unanswered:
         return _NOBODY
     return _FAILED if done.total.failed or done.total.waiting else _DONE
+
+
+def _check_choice(choice: Choice | None, *, sure: bool) -> None:
+    if (choice is None or choice.selection.is_all) and not sure:
+        raise ConfigError(
+            "dlq.no_choice",
+            "no letter is chosen",
+            cure="name a --sink, --topic, --key, --error, --from or --to, or give --all",
+        )
+
+
+def _served(counts: dict[str, object], output: Format) -> int:
+    """Tell what the service has done; returns the exit status."""
+    if output != "table":
+        show(counts, output)
+    else:
+        told = [f"{count} {name}" for name, count in counts.items() if count and name != "error"]
+        print(", ".join(told) or "nothing done")
+        if counts.get("error"):
+            print(f"the first reason: {counts['error']}")
+    if counts["unanswered"]:
+        print("no answer yet: requests wait for their flows, a day at most", file=sys.stderr)
+        return _NOBODY
+    return _FAILED if counts.get("failed") or counts.get("waiting") else _DONE
 
 
 def _tell(
@@ -199,8 +246,8 @@ def _tell(
         "unanswered": unanswered,
         "error": total.error,
     }
-    if output == "json":
-        print(json.dumps(counts, indent=2))
+    if output != "table":
+        show(counts, output)
         return
     meanings = {
         "replayed": "delivered",
@@ -225,18 +272,18 @@ def _config(file: Path | None) -> Config:
     return load(file or Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml")), os.environ)
 
 
+def _selection(choice: Choice | None) -> Selection:
+    return (choice or Choice()).selection
+
+
 def _chosen(connection: Connection, choice: Choice | None) -> list[Head]:
-    selection = (choice or Choice()).selection
+    selection = _selection(choice)
     return selection.of(letter_index.heads(connection, selection.sink))
 
 
-def _console() -> Console:
-    # Without markup: keys and errors have brackets of their own.
-    return Console(markup=False, width=None if sys.stdout.isatty() else _WIDTH)
-
-
-def _error(head: Head) -> str:
-    return f"[{head.reason.code}] {head.reason.message}" if head.reason.code else ""
+def _key(told: dict[str, object]) -> str:
+    """A letter's key, as --key takes it."""
+    return json.dumps(told["key"], separators=(",", ":")) if told["key"] else ""
 
 
 def _told(head: Head) -> dict[str, object]:

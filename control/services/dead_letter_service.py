@@ -193,6 +193,12 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
             raise invalid(
                 "control.sequence", "sequences begin at 1", where=f"filter.sequences[{index}]"
             )
+    for name, sequence in (
+        ("first_sequence", given.first_sequence),
+        ("last_sequence", given.last_sequence),
+    ):
+        if sequence < 0:
+            raise invalid("control.sequence", "it is negative", where=f"filter.{name}")
     start = _moment(given.start_time) if given.HasField("start_time") else None
     end = _moment(given.end_time) if given.HasField("end_time") else None
     if start is not None and end is not None and end <= start:
@@ -202,8 +208,11 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
         source=given.source,
         topic=given.topic,
         key=given.key,
+        error=given.error,
         error_code=given.error_code,
         states=frozenset(_BY_NUMBER[state] for state in given.states),
+        first=given.first_sequence,
+        last=given.last_sequence or None,
         sequences=frozenset(given.sequences),
         start=start,
         end=end,

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 
 import grpc
 import msgspec
+import structlog
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
 from connectors.contracts import Change, Checkpoint, Column, TableSchema
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.stream import open_stream
+from control.cli.app import run
 from control.server.assembly import ControlServer
 from dataflows.routing import partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import pytest
 
     from connectors.jetstream.spec import NatsSpec
 
@@ -113,8 +117,8 @@ class Writer:
 
 
 @contextmanager
-def serving(register: Callable[[grpc.aio.Server], None]) -> Iterator[grpc.Channel]:
-    """A control server in this process with some services, and a channel to it."""
+def listening(register: Callable[[grpc.aio.Server], None]) -> Iterator[str]:
+    """A control server in this process with some services; gives its address."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -126,10 +130,28 @@ def serving(register: Callable[[grpc.aio.Server], None]) -> Iterator[grpc.Channe
 
     server = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
     try:
-        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield channel
+        yield f"127.0.0.1:{server.port}"
     finally:
         asyncio.run_coroutine_threadsafe(server.stop(0.2), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+@contextmanager
+def serving(register: Callable[[grpc.aio.Server], None]) -> Iterator[grpc.Channel]:
+    """As `listening`; gives a channel to it."""
+    with listening(register) as address, grpc.insecure_channel(address) as channel:
+        yield channel
+
+
+def told(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run the command line; its exit status, and what it printed."""
+    capsys.readouterr()
+    try:
+        status = run(list(arguments))
+    except SystemExit as end:
+        status = int(end.code or 0)
+    finally:
+        structlog.reset_defaults()  # a command logs to the stderr of this test
+    return status, capsys.readouterr().out

@@ -2171,11 +2171,19 @@ class DeadLetterFilter(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     SEQUENCES_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     source: _builtins.str
     topic: _builtins.str
     key: _builtins.str
     error_code: _builtins.str
+    error: _builtins.str
+    """Whose error has this in its code or its message."""
+    first_sequence: _builtins.int
+    """With this sequence or a later one, with this or an earlier one; 0: any."""
+    last_sequence: _builtins.int
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___LetterState.ValueType]: ...
     @_builtins.property
@@ -2198,10 +2206,13 @@ class DeadLetterFilter(_message.Message):
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         sequences: _abc.Iterable[_builtins.int] | None = ...,
+        error: _builtins.str = ...,
+        first_sequence: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error_code", b"error_code", "key", b"key", "sequences", b"sequences", "sink", b"sink", "source", b"source", "start_time", b"start_time", "states", b"states", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "error_code", b"error_code", "first_sequence", b"first_sequence", "key", b"key", "last_sequence", b"last_sequence", "sequences", b"sequences", "sink", b"sink", "source", b"source", "start_time", b"start_time", "states", b"states", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
