@@ -189,6 +189,32 @@ MEASURES: tuple[Measure, ...] = (
     Measure("target_p99_ms", "commit to target, p99", "ms", 1, targets=(Target("<=", 150),)),
     Measure("rss_latency_capture_mb", "capture at that rate: peak memory", "MB", 0, False),
     Measure("rss_latency_deliver_mb", "deliver at that rate: peak memory", "MB", 0, False),
+    Measure("explorer_page_1_ms", "explorer: page 1 of 100", "ms", 1, False, (Target("<=", 200),)),
+    Measure(
+        "explorer_page_far_ms",
+        "explorer: a page in the middle (5,000 of 10,000)",
+        "ms",
+        1,
+        published=False,
+        targets=(Target("<=", 200),),
+    ),
+    Measure(
+        "explorer_key_ms",
+        "explorer: the changes of a row",
+        "ms",
+        1,
+        published=False,
+        targets=(Target("<=", 1000),),
+    ),
+    Measure(
+        "explorer_key_first_ms",
+        "– the first question, answered in part",
+        "ms",
+        published=False,
+        targets=(Target("<=", 1000),),
+    ),
+    Measure("explorer_index_s", "– until its index is built", "s", 1, published=False),
+    Measure("rss_explorer_mb", "explorer: peak memory", "MB", published=False),
 )
 
 PUBLISHED: tuple[str, ...] = tuple(measure.key for measure in MEASURES if measure.published)

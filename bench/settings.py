@@ -22,6 +22,7 @@ class Settings:
         documents: How many changes of the backlog go into Elasticsearch.
         webhook_requests: How many changes of the backlog go out one by one.
         webhook_changes: How many go out in lists.
+        explorer_messages: Messages of the topic that is looked into.
         rate: Changes per second of the paced writer.
         warmup_seconds: How long the paced writer runs before a latency counts.
         window_seconds: How long one latency run lasts.
@@ -40,6 +41,7 @@ class Settings:
     documents: int
     webhook_requests: int
     webhook_changes: int
+    explorer_messages: int
     rate: int
     warmup_seconds: float
     window_seconds: float
@@ -59,6 +61,7 @@ FULL = Settings(
     documents=200_000,
     webhook_requests=100_000,
     webhook_changes=500_000,
+    explorer_messages=1_000_000,
     rate=1000,
     warmup_seconds=5,
     window_seconds=60,
@@ -78,6 +81,7 @@ QUICK = Settings(
     documents=60_000,
     webhook_requests=20_000,
     webhook_changes=80_000,
+    explorer_messages=100_000,
     rate=1000,
     warmup_seconds=2,
     window_seconds=5,

@@ -11,6 +11,7 @@ from bench import (
     debezium,
     deliver,
     elasticsearch,
+    explorer,
     latency,
     pipelines,
     recvlogical,
@@ -36,9 +37,10 @@ BENCHMARKS = (
     "debezium-publish",
     "mysql",
     "mariadb",
+    "explorer",
 )
 # They need no backlog in PostgreSQL.
-_ON_THEIR_OWN = ("latency", "mysql", "mariadb")
+_ON_THEIR_OWN = ("latency", "mysql", "mariadb", "explorer")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -103,6 +105,12 @@ class Suite:
             for figures in binlog.run(self._fleet, self._settings, name, self._tell):
                 shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
                 self._tell(f"{name}: {shown}")
+                yield figures
+            return
+        if name == "explorer":
+            for figures in explorer.run(self._fleet, self._settings, self._tell):
+                shown = ", ".join(f"{key} {value:,.1f}" for key, value in figures.items())
+                self._tell(f"explorer: {shown}")
                 yield figures
             return
         assert filled is not None  # noqa: S101 - loaded for all that need it
