@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint, Chunk
+from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint, Chunk, Observable
 from connectors.errors import ConfigError, GapError, RetryableError
 
 if TYPE_CHECKING:
@@ -421,3 +421,27 @@ def test_a_check_tells_what_a_start_would_fail_with(source_adapter: SourceAdapte
             found = [error]
         assert any(word in str(error) for error in found)
         assert all(isinstance(error, ConfigError) and error.cure for error in found)
+
+
+def test_a_source_that_can_be_observed_tells_where_its_server_is(
+    source_adapter: SourceAdapter, begun: Checkpoint
+) -> None:
+    source = source_adapter.source()
+    if not isinstance(source, Observable):
+        pytest.skip("it cannot be observed")
+    before = source.observe(begun)
+    source_adapter.write([1, 2, 3])
+    after = source.observe(begun)
+    assert before.position != after.position
+    if after.slot:
+        assert after.lag is not None
+        assert after.lag > (before.lag or 0)
+        assert after.retained >= after.lag
+    # Nothing was disturbed, and nothing confirmed.
+    with closing(source_adapter.source().open(begun)) as reader:
+        held = source.observe(begun)
+        assert held.slot_active == bool(held.slot)
+        assert ids_of(source_adapter, read_changes(reader, 3)) == [1, 2, 3]
+    assert source.observe(None).position
+    with pytest.raises(RetryableError):
+        source_adapter.unreachable().observe(None)  # type: ignore[attr-defined]
