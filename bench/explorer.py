@@ -100,7 +100,7 @@ def _measure(
     def indexed() -> bool:
         return row().total_size == _KEYS
 
-    wait_until(indexed, what="index of keys", timeout=settings.timeout_seconds, interval=0.2)
+    wait_until(indexed, what="index of keys", timeout=settings.timeout_seconds, interval=2.0)
     built = time.monotonic() - begun
 
     def look() -> None:

@@ -6,19 +6,17 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-from connectors.jetstream.connection import connect
-from connectors.jetstream.direct import DirectGets
 from connectors.jetstream.stream import source_name
 from control.explorer import page_tokens, topics
-from control.explorer.deliveries import Deliveries
-from control.explorer.key_index import KeyIndexes
-from control.explorer.listing import Listing, Ordered, Page, whole
+from control.explorer.listing import Listing
+from control.explorer.looking import whole
 from control.explorer.messages import shown
-from control.explorer.progress import Places, Sinks
+from control.explorer.opened import connected
+from control.explorer.pages import Ordered, Page
+from control.explorer.progress import Sinks
 from control.explorer.readers import UnknownSinkError, readers, sources
 from control.explorer.resetting import place, reset, unusable
 from control.explorer.sink_offsets import offsets, parts
-from control.explorer.source_offsets import Observer
 from control.explorer.states import restriction
 from control.explorer.streams import streams
 from control.explorer.tailing import Tail
@@ -26,10 +24,10 @@ from control.explorer.tailing import Tail
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.deliveries import Delivery, Fate
     from control.explorer.messages import Message
+    from control.explorer.opened import Open
     from control.explorer.readers import Reader, Specs
     from control.explorer.resetting import Target
     from control.explorer.sink_offsets import Part, SinkOffset
@@ -54,41 +52,6 @@ class Shown(NamedTuple):
     token: str
 
 
-class _Open(NamedTuple):
-    """What reads from NATS."""
-
-    connection: Connection
-    reads: DirectGets
-    indexes: KeyIndexes
-    places: Places
-    deliveries: Deliveries
-    observer: Observer
-
-    def close(self) -> None:
-        self.places.close()
-        self.indexes.close()
-        self.reads.close()
-        self.connection.release()
-
-
-def _connected(nats: NatsSpec, sinks: Sinks) -> _Open:
-    connection = connect(nats)
-    try:
-        reads = DirectGets(connection)
-    except BaseException:
-        connection.release()
-        raise
-    places = Places(connection, sinks)
-    return _Open(
-        connection,
-        reads,
-        KeyIndexes(connection),
-        places,
-        Deliveries(connection, reads, places),
-        Observer(nats, places.executor),
-    )
-
-
 class Explorer:
     """Reads streams. Usable from any thread; every method blocks.
 
@@ -106,7 +69,7 @@ class Explorer:
         self._nats, self._specs = nats, specs
         self._sinks = Sinks(nats, specs, environment)
         self._lock = threading.Lock()
-        self._open: _Open | None = None
+        self._open: Open | None = None
 
     def close(self) -> None:
         """Let go of the connection. Never raises."""
@@ -116,11 +79,11 @@ class Explorer:
             opened.close()
 
     @property
-    def _opened(self) -> _Open:
+    def _opened(self) -> Open:
         """What there is once NATS was reached for the first time."""
         with self._lock:
             if self._open is None:
-                self._open = _connected(self._nats, self._sinks)
+                self._open = connected(self._nats, self._sinks)
             return self._open
 
     def topics(self, pattern: str) -> dict[str, list[Held]]:

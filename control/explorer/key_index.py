@@ -125,12 +125,15 @@ class KeyIndexes:
             self._busy.add(covered)
         if index is None or last - index.upto > _SHORT:
             thread = threading.Thread(
-                target=self._build, args=(covered, index), name="waxtap-key-index", daemon=True
+                target=self._build,
+                args=(covered, index, last),
+                name="waxtap-key-index",
+                daemon=True,
             )
             thread.start()
             return None
         try:
-            self._read(covered, index)
+            self._read(covered, index, last)
             found = index.find(key)
         except BaseException:
             self._put(covered, None)
@@ -138,12 +141,12 @@ class KeyIndexes:
         self._put(covered, index)
         return found
 
-    def _build(self, covered: Covered, index: KeyIndex | None) -> None:
+    def _build(self, covered: Covered, index: KeyIndex | None, last: int) -> None:
         # One at a time: whoever asks meanwhile is answered by looking at messages.
         with self._building:
             try:
                 index = index or KeyIndex()
-                self._read(covered, index)
+                self._read(covered, index, last)
             except (WaxtapError, api.ApiError) as error:
                 log.warning(
                     "an index of keys could not be built", stream=covered.stream, reason=str(error)
@@ -151,11 +154,16 @@ class KeyIndexes:
                 index = None
             self._put(covered, index)
 
-    def _read(self, covered: Covered, index: KeyIndex) -> None:
+    def _read(self, covered: Covered, index: KeyIndex, last: int) -> None:
+        """Take in what is there, up to a sequence that was there before at least."""
+        if index.upto >= last:
+            return
         for seen in headers_of(self._connection, covered.stream, covered.subjects, index.upto):
             index.add(seen.sequence, seen.header)
             if index.size > self._most or self._closed:
                 return
+        # What lies behind its last message belongs to other topics.
+        index.upto = max(index.upto, last)
 
     def _put(self, covered: Covered, index: KeyIndex | None) -> None:
         with self._lock:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from connectors.jetstream.oversize import resolve
-from connectors.jetstream.stored import parse_headers
 from control.explorer.key_index import Covered
 from control.explorer.lanes import Lane, Lanes
-from control.explorer.messages import Message, shown, unpacked
+from control.explorer.looking import Looking
+from control.explorer.messages import Message
 from control.explorer.page_tokens import Place, Token, stream_digest
-from control.explorer.picking import picked
+from control.explorer.pages import Ordered, Page
+from control.explorer.picking import inside, picked
 from control.explorer.timestamps import from_nanoseconds
 from control.explorer.wanted import Look
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from connectors.jetstream.connection import Connection
-    from connectors.jetstream.direct import DirectGets, Raw
+    from connectors.jetstream.direct import DirectGets
     from control.explorer.key_index import KeyIndexes
     from control.explorer.states import Restriction
     from control.explorer.streams import Stream
@@ -36,77 +36,6 @@ if TYPE_CHECKING:
 _FIRST_PIECE, _PIECE = 256, 2048
 # For how long one request looks at messages, in seconds.
 PATIENCE = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """In which order messages are listed.
-
-    Attributes:
-        by_time: By the time of storing, over all streams; otherwise by sequence.
-        descending: The latest first.
-    """
-
-    by_time: bool = False
-    descending: bool = False
-
-
-class Page(NamedTuple):
-    """A part of a list.
-
-    Attributes:
-        messages: In order.
-        token: Where it goes on; None: this is the end.
-        total: How many messages match; -1: not counted.
-        scanned: How many were looked at.
-        incomplete: Whether the look ended before the page was full and before the end.
-    """
-
-    messages: list[Message]
-    token: Token | None
-    total: int
-    scanned: int
-    incomplete: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Looking:
-    """Looks at messages as they come in (`lanes.Lookup`).
-
-    Attributes:
-        connection: To read from the object store.
-        look: What headers and payloads must say.
-        preview: How many bytes of a payload are shown.
-        reads_objects: Whether rows in the object store are looked into.
-        restriction: What a sink leaves; None: everything.
-    """
-
-    connection: Connection
-    look: Look
-    preview: int
-    reads_objects: bool
-    restriction: Restriction | None = None
-
-    def __call__(self, stream: str, raw: Raw) -> Message | None:
-        """What is shown of a message; None: it is not wanted."""
-        if not self.look.of_header(raw):
-            return None
-        if self.restriction is not None and not self.restriction.takes(stream, raw):
-            return None
-        payload = unpacked(raw)
-        if payload is None and self.reads_objects:
-            payload = whole(self.connection, raw)
-        if payload is not None and not self.look.of_payload(raw, payload):
-            return None
-        return shown(stream, raw, payload, self.preview)
-
-
-def whole(connection: Connection, raw: Raw) -> bytes:
-    """The payload of a message, wherever it lies. Raises GapError: it is gone."""
-    headers = parse_headers(raw.header)
-    if headers is None:
-        return raw.payload
-    return resolve(connection, headers.encoding, headers.object, raw.payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +146,7 @@ class Listing:
     ) -> Page:
         """Read messages whose sequences are known."""
         deadline = time.monotonic() + PATIENCE
-        left = _inside(candidates, behind)
+        left = inside(candidates, behind)
         total = sum(map(len, candidates.values()))
         # Whatever else must hold is only seen when they are read.
         counted = not (self.wanted.needs_payload or not self.wanted.subjects_tell)
@@ -260,9 +189,9 @@ class Listing:
             if sequences is None:
                 complete = False
                 continue
-            inside = [each for each in sequences if lane.low <= each <= lane.high]
-            if inside:
-                found[lane.stream] = sorted([*found.get(lane.stream, []), *inside])
+            mine = [each for each in sequences if lane.low <= each <= lane.high]
+            if mine:
+                found[lane.stream] = sorted([*found.get(lane.stream, []), *mine])
         return found if complete else None
 
     def looking(self) -> Looking:
@@ -330,18 +259,3 @@ class Listing:
             {name: Place(created[name], sequence) for name, sequence in places.items()},
             skip,
         )
-
-
-def _inside(candidates: Mapping[str, Sequence[int]], lanes: Sequence[Lane]) -> dict[str, list[int]]:
-    """Those sequences that lie in a lane of their stream."""
-    bounds: dict[str, list[tuple[int, int]]] = {}
-    for lane in lanes:
-        bounds.setdefault(lane.stream, []).append((lane.low, lane.high))
-    return {
-        stream: [
-            each
-            for each in sequences
-            if any(low <= each <= high for low, high in bounds.get(stream, ()))
-        ]
-        for stream, sequences in candidates.items()
-    }

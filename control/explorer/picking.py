@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from connectors.jetstream.direct import DirectGets
-    from control.explorer.lanes import Lookup
+    from control.explorer.lanes import Lane, Lookup
 
 # So many are asked for at once.
 _AT_ONCE = 100
@@ -59,3 +59,18 @@ def _of_stream(
                 if raw.sequence == sequence:  # the server gives the next one where it is gone
                     value = to_nanoseconds(raw.time) if by_time else sequence
                     yield value, Read(stream, sequence, look(stream, raw))
+
+
+def inside(candidates: Mapping[str, Sequence[int]], lanes: Sequence[Lane]) -> dict[str, list[int]]:
+    """Those sequences that lie in a lane of their stream."""
+    bounds: dict[str, list[tuple[int, int]]] = {}
+    for lane in lanes:
+        bounds.setdefault(lane.stream, []).append((lane.low, lane.high))
+    return {
+        stream: [
+            each
+            for each in sequences
+            if any(low <= each <= high for low, high in bounds.get(stream, ()))
+        ]
+        for stream, sequences in candidates.items()
+    }

@@ -106,6 +106,8 @@ class Sinks:
         return registry.sink(found.type, found.name, found.spec, self._context)
 
     def _parsed(self, registered: Registered) -> Config | None:
+        if not registered.tree.get("sources"):  # nothing is registered yet
+            return None
         try:
             config = parse({**registered.tree, "nats": {}}, self._environment)
         except WaxtapError as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from connectors.errors import ConfigError
 from connectors.jetstream.topics import filter_subjects
 from control.explorer.deliveries import Fate
-from control.explorer.listing import Ordered
+from control.explorer.pages import Ordered
 from control.explorer.wanted import Wanted, key_text
 from control.pb.cdc.v1 import cdc_pb2
 from control.server.statuses import invalid

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.claims import Entry, Offset, placed
@@ -33,6 +33,7 @@ LANES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(lanes=LANES, slack=st.integers(0, 20), data=st.data())
 def test_two_cuts_hold_what_is_wanted_and_little_more(
     lanes: list[list[int]], slack: int, data: st.DataObject
@@ -76,6 +77,7 @@ def test_an_even_lane_takes_few_questions() -> None:
     assert asked <= 4
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**62))
 def test_times_keep_their_nanoseconds(moment: int) -> None:
     assert to_nanoseconds(from_nanoseconds(moment)) == moment
@@ -151,6 +153,7 @@ def test_keys_as_they_are_stored() -> None:
             key_text(wrong)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 30), max_size=300))
 def test_an_index_finds_every_change_of_a_row(keys: list[int]) -> None:
     index = KeyIndex()
