@@ -73,7 +73,7 @@ def column(name: str, type_: str) -> Column:
     return Column(name, type_, "number" if type_ == "integer" else type_)
 
 
-def _wider(known: str, seen: str) -> str:
+def wider(known: str, seen: str) -> str:
     """The type of a column that has values of both."""
     return "number" if {known, seen} == {"integer", "number"} else "json"
 
@@ -117,9 +117,9 @@ class JsonTable:
             known, seen = types.get(name), type_of(value)
             if seen is None or known in (seen, "json"):
                 continue
-            wider = seen if known is None else _wider(known, seen)
-            if wider != known:
-                types[name], changed = wider, True
+            type_ = seen if known is None else wider(known, seen)
+            if type_ != known:
+                types[name], changed = type_, True
         if changed:
             self.schema = self._shape()
         return changed

@@ -10,11 +10,13 @@ tools=$1
 # Every connector and the control service, since the tests run them all.
 CONNECTORS="--extra control --extra elasticsearch --extra mysql --extra rest --extra webhook"
 
+# Extras are kept in the files: pip takes the newest release of a package that another one wants with an
+# extra, and then refuses its hash, unless the file pins the package with that extra.
 lock() {
 	output=requirements/$1
 	shift
 	echo "lock: $output"
-	"$tools/bin/uv" pip compile -q ${UPGRADE:+--upgrade} --universal --python-version 3.11 --generate-hashes \
+	"$tools/bin/uv" pip compile -q ${UPGRADE:+--upgrade} --universal --python-version 3.11 --no-strip-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		"$@" -o "$output"
 }

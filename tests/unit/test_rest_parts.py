@@ -171,7 +171,7 @@ def test_columns_are_only_ever_widened() -> None:
         ("at", "timestamp", "string"),
         ("tags", "json", "json"),
         ("n", "number", "number"),
-        ("flag", "string", "string"),
+        ("flag", "json", "json"),
     ]
     assert table.dialect == "json"
 
