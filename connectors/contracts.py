@@ -264,6 +264,11 @@ class InboxWriter(Protocol):
         """The largest body in bytes that can be stored."""
         ...
 
+    @property
+    def created(self) -> str:
+        """When the inbox was made, as in `InboxMark`."""
+        ...
+
     async def store(self, body: bytes, headers: Mapping[str, str], identity: str = "") -> bool:
         """Return once the message is stored for good. What comes meanwhile is stored together.
 
@@ -310,8 +315,29 @@ class InboxReader(Protocol):
         ...
 
 
+class InboxPreview(NamedTuple):
+    """What opening an inbox would meet.
+
+    Attributes:
+        created: When it was made, as in `InboxMark`; empty: it is still to be made.
+        max_body: The largest body in bytes that can be stored.
+    """
+
+    created: str
+    max_body: int
+
+
 class Inbox(Protocol):
     """A durable queue before a source, for what is pushed to it."""
+
+    def preview(self) -> InboxPreview:
+        """See whether it can be opened; makes and changes nothing.
+
+        Raises:
+            ConfigError: The server, or an inbox of that name, is of no use.
+            RetryableError: It cannot be reached.
+        """
+        ...
 
     def writer(self, window: timedelta, max_bytes: int) -> InboxWriter:
         """Open the inbox for writing; it is made where it is missing.

@@ -116,6 +116,10 @@ class _Names(msgspec.Struct, frozen=True):
     total: int = 0
 
 
+class _StreamNames(msgspec.Struct, frozen=True):
+    streams: list[str] | None = None
+
+
 class _Level(msgspec.Struct, frozen=True):
     level: int = 0
 
@@ -208,6 +212,12 @@ def stream_info(connection: Connection, stream: str) -> StreamInfo | None:
         if error.err_code == STREAM_NOT_FOUND:
             return None
         raise
+
+
+def stream_names(connection: Connection, subject: str) -> list[str]:
+    """Streams that hold a subject, or part of what it stands for; 1024 of them at most."""
+    found = call(connection, "STREAM.NAMES", {"subject": subject}, _StreamNames)
+    return found.streams or []
 
 
 def create_stream(connection: Connection, config: Mapping[str, object]) -> StreamInfo:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from connectors.contracts import InboxMark
+from connectors.contracts import InboxMark, InboxPreview
 from connectors.jetstream import api
 from connectors.jetstream.checks import check_server
 from connectors.jetstream.connection import connect
 from connectors.jetstream.inbox_check import Found, check
 from connectors.jetstream.inbox_reader import JetStreamInboxReader
-from connectors.jetstream.inbox_writer import JetStreamInboxWriter
-from connectors.jetstream.layout import ensure_stream
+from connectors.jetstream.inbox_writer import JetStreamInboxWriter, max_body
+from connectors.jetstream.layout import check_stream, ensure_stream
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,12 +37,21 @@ class JetStreamInbox:
         self._stream, self._subject = f"CDCIN_{source}", f"CDCIN.{source}"
         self._bell = f"{self._subject}.stored"
 
+    def preview(self) -> InboxPreview:
+        """See whether it can be opened; see `contracts.Inbox`."""
+        with connect(self._nats) as connection:
+            check_server(connection)
+            found = check_stream(connection, self._nats.stream, self._stream, self._subject)
+            return InboxPreview(found.created if found else "", max_body(connection))
+
     def writer(self, window: timedelta, max_bytes: int) -> JetStreamInboxWriter:
         """Open the inbox for writing; see `contracts.Inbox`."""
         connection = connect(self._nats)
         try:
-            self._ensure(connection, window, max_bytes)
-            return JetStreamInboxWriter(connection, self._stream, self._subject, self._bell)
+            made = self._ensure(connection, window, max_bytes)
+            return JetStreamInboxWriter(
+                connection, self._stream, self._subject, self._bell, made.created
+            )
         except BaseException:
             connection.release()
             raise

@@ -44,6 +44,11 @@ _ANSWER_WITHIN = 5.0
 _READY_FOR = 1.0
 
 
+def max_body(connection: Connection) -> int:
+    """The largest body in bytes that an inbox on this server takes."""
+    return connection.max_payload - HEADERS_ROOM
+
+
 class JetStreamInboxWriter:
     """Implements `contracts.InboxWriter`.
 
@@ -52,10 +57,13 @@ class JetStreamInboxWriter:
         stream: The inbox's stream.
         subject: Where its messages lie.
         bell: Where its reader is told up to which sequence there are messages.
+        created: When the stream was made (RFC 3339).
     """
 
-    def __init__(self, connection: Connection, stream: str, subject: str, bell: str) -> None:
-        self._connection = connection
+    def __init__(
+        self, connection: Connection, stream: str, subject: str, bell: str, created: str
+    ) -> None:
+        self._connection, self._created = connection, created
         self._stream, self._subject, self._bell = stream, subject, bell
         self._waiting: deque[tuple[Entry, asyncio.Future[bool]]] = deque()
         self._held = self._size = 0
@@ -67,7 +75,12 @@ class JetStreamInboxWriter:
     @property
     def max_body(self) -> int:
         """The largest body in bytes that can be stored."""
-        return self._connection.max_payload - HEADERS_ROOM
+        return max_body(self._connection)
+
+    @property
+    def created(self) -> str:
+        """When the inbox was made."""
+        return self._created
 
     async def store(self, body: bytes, headers: Mapping[str, str], identity: str = "") -> bool:
         """Return once the message is stored for good; see `contracts.InboxWriter`."""

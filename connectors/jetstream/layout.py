@@ -87,6 +87,33 @@ def ensure_stream(
     return info
 
 
+def check_stream(
+    connection: Connection, spec: StreamSpec, stream: str, subjects: str
+) -> api.StreamInfo | None:
+    """Raise what `ensure_stream` would raise of a stream that exists; changes nothing.
+
+    Returns:
+        The stream; None: there is none yet.
+
+    Raises:
+        ConfigError: It is not ours, or another stream holds its subjects.
+        RetryableError: NATS does not answer.
+    """
+    info = api.stream_info(connection, stream)
+    if info is not None:
+        _check_ours(info, spec, stream, subjects)
+        return info
+    others = api.stream_names(connection, subjects)
+    if others:
+        raise ConfigError(
+            "jetstream.subjects_taken",
+            f"{subjects} is held by another stream: {', '.join(others)}",
+            where=stream,
+            cure="rename the source, or give that stream other subjects",
+        )
+    return None
+
+
 def _limits(spec: StreamSpec) -> dict[str, object]:
     return {
         "num_replicas": spec.replicas,

@@ -103,6 +103,22 @@ class Api:
             _log.warning("records are skipped", source=self._source, reasons=dict(self._bad))
         return Reading(count, validators if count == 1 else Validators())
 
+    async def try_first_page(self, since: str) -> None:
+        """Ask for the first page as `read` does, once, and find the way to the next one.
+
+        Args:
+            since: As for `read`.
+
+        Raises:
+            RetryableError: There is no answer, or none that is of use now.
+            ConfigError: The API refuses, or its answer does not fit the configuration.
+            FatalError: `rest.bad_record`.
+        """
+        pages = Pages(self._spec.pagination, self._request(since), self._spec.max_pages)
+        answer = await self._answer(pages.first(), Validators())
+        if answer.status != NOT_MODIFIED:
+            pages.next(await self._taken(answer, lambda _: None))
+
     def _request(self, since: str) -> Request:
         spec = self._spec
         query = {name: value.get_secret_value() for name, value in spec.query.items()}

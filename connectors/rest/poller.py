@@ -125,7 +125,7 @@ class Poller:
         if cursor is None:
             return ""
         if self._order is None:
-            return "" if cursor.initial is None else str(cursor.initial)
+            return cursor.beginning
         if isinstance(self._order, int) and (cursor.overlap or cursor.format):
             return written(cursor, self._reach(self._order))
         return self._cursor

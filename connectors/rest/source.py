@@ -8,11 +8,13 @@ from connectors.errors import GapError
 from connectors.rest.ledger import Ledger
 from connectors.rest.names import parse
 from connectors.rest.reader import RestReader
+from connectors.rest.trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from connectors.contracts import Checkpoint, SourceContext
+    from connectors.errors import WaxtapError
     from connectors.rest.names import PollName
     from connectors.rest.spec import RestSourceSpec
 
@@ -58,6 +60,14 @@ class RestSource:
             raise
         reader.start()
         return reader
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the source from starting anew; asks for the first page, stores nothing.
+
+        Returns:
+            One clear error for each thing that was found.
+        """
+        return try_out(self._name, self._spec, self._context)
 
     def drop(self) -> list[str]:
         """Remove what polls have found; the API itself knows nothing of the source.

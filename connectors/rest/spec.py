@@ -80,6 +80,11 @@ class ChangedSinceSpec(BaseModel):
             raise ValueError("`format` and `overlap` are for `type: timestamp` only")
         return self
 
+    @property
+    def beginning(self) -> str:
+        """What the first poll asks for; empty: for all records."""
+        return "" if self.initial is None else str(self.initial)
+
 
 def _share(value: object) -> object:
     if isinstance(value, str):

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from connectors.errors import ConfigError, RetryableError
 from connectors.metrics import requests
 from connectors.webhook.http_server import HttpServer
+from connectors.webhook.identity import HEALTH_HEADER, identify
 from connectors.webhook.known_ids import KnownIds
 from connectors.webhook.mapping import RequestMapping, UnmappableError
 from connectors.webhook.rates import Rates
@@ -79,7 +80,8 @@ class Endpoint:
     def __init__(self, name: str, spec: SourceSpec, inbox: Inbox) -> None:
         self._writer = inbox.writer(spec.window, spec.max_backlog)
         try:
-            _check_size(spec, self._writer)
+            check_size(spec, self._writer.max_body)
+            self._told = {HEALTH_HEADER: identify(name, self._writer.created)}
             # An instance is taken as an ASGI application, which spares it Starlette's wrappings.
             door = cast("Callable[..., object]", _Door(name, spec, self._writer))
             routes = [
@@ -103,9 +105,10 @@ class Endpoint:
 
     async def _health(self, _request: Request) -> Response:
         if await self._writer.ready():
-            return Response()
+            return Response(headers=self._told)
         return Response(
-            status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers={"retry-after": _RETRY_AFTER}
+            status_code=HTTPStatus.SERVICE_UNAVAILABLE,
+            headers={**self._told, "retry-after": _RETRY_AFTER},
         )
 
 
@@ -249,11 +252,12 @@ def _not_now() -> RefusedError:
     )
 
 
-def _check_size(spec: SourceSpec, writer: InboxWriter) -> None:
-    if spec.max_body > writer.max_body:
+def check_size(spec: SourceSpec, most: int) -> None:
+    """Raise ConfigError if larger bodies are allowed than the inbox takes."""
+    if spec.max_body > most:
         raise ConfigError(
             "webhook.max_body",
-            f"a message of the NATS server holds a body of at most {writer.max_body} bytes",
+            f"a message of the NATS server holds a body of at most {most} bytes",
             where="max_body",
             cure="lower max_body, or raise max_payload in the server's configuration",
         )

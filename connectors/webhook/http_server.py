@@ -11,6 +11,7 @@ import errno
 import socket
 import ssl
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import uvicorn
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from connectors.errors import ConfigError, FatalError, RetryableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from starlette.types import ASGIApp
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -33,6 +34,10 @@ _KEEP_ALIVE = 75
 _IN_USE = errno.EADDRINUSE
 # What a stopping server waits for requests that it has begun to read.
 _DRAINING = 15
+
+
+class PortInUseError(RetryableError):
+    """Somebody else listens at the address."""
 
 
 class HttpServer:
@@ -73,16 +78,9 @@ class HttpServer:
             ssl_certfile=spec.tls.cert if spec.tls else None,
             ssl_keyfile=spec.tls.key if spec.tls else None,
         )
-        try:
+        with _certificate_faults():
             config.load()
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                "webhook.certificate",
-                f"the certificate or its key cannot be used: {error.strerror or error}",
-                where="tls",
-                cure="name PEM files of a certificate and its key that this user may read",
-            ) from None
-        self._socket = _listen(*spec.address, spec.listen)
+        self._socket = _listen(spec)
         self.port: int = self._socket.getsockname()[1]
         self._server, self._ended = uvicorn.Server(config), ended
         self._thread = threading.Thread(target=self._run, name="waxtap-http", daemon=True)
@@ -169,22 +167,61 @@ class _LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def _listen(host: str, port: int, shown: str) -> socket.socket:
+def check_certificate(spec: SourceSpec) -> None:
+    """Raise what a server would raise of its certificate."""
+    if spec.tls is not None:
+        with _certificate_faults():
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(spec.tls.cert, spec.tls.key)
+
+
+def check_address(spec: SourceSpec) -> None:
+    """Raise what a server would raise of its address; nobody can connect to it meanwhile."""
+    with _address_faults(spec), socket.socket(_family(spec)) as trial:
+        # As the server's own, which it does not keep from listening.
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if trial.family == socket.AF_INET6:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        trial.bind(spec.address)
+
+
+def _listen(spec: SourceSpec) -> socket.socket:
+    with _address_faults(spec):
+        return socket.create_server(spec.address, family=_family(spec), backlog=_BACKLOG)
+
+
+def _family(spec: SourceSpec) -> socket.AddressFamily:
+    return socket.getaddrinfo(*spec.address, type=socket.SOCK_STREAM)[0][0]
+
+
+@contextmanager
+def _certificate_faults() -> Iterator[None]:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        yield
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            "webhook.certificate",
+            f"the certificate or its key cannot be used: {error.strerror or error}",
+            where="tls",
+            cure="name PEM files of a certificate and its key that this user may read",
+        ) from None
+
+
+@contextmanager
+def _address_faults(spec: SourceSpec) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
         if isinstance(error, socket.gaierror) or error.errno != _IN_USE:
             raise ConfigError(
                 "webhook.listen",
-                f"cannot listen at {shown}: {reason}",
+                f"cannot listen at {spec.listen}: {reason}",
                 where="listen",
                 cure="an address of this machine, and a port that this user may take",
             ) from None
-        raise RetryableError(
+        raise PortInUseError(
             "webhook.port_in_use",
-            f"cannot listen at {shown}: {reason}",
+            f"cannot listen at {spec.listen}: {reason}",
             where="listen",
             cure="end what listens there, or give the source another port",
         ) from None

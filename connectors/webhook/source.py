@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from connectors.webhook.endpoint import Endpoint
 from connectors.webhook.reader import Place, WebhookReader, stored_columns
 from connectors.webhook.request_changes import RequestChanges
+from connectors.webhook.trial import try_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from connectors.contracts import Checkpoint, SourceContext
+    from connectors.errors import WaxtapError
     from connectors.webhook.source_spec import SourceSpec
 
 
@@ -75,6 +77,14 @@ class WebhookSource:
             RetryableError: NATS does not answer, or something else listens at the address.
         """
         return Endpoint(self._name, self._spec, self._context.inbox)
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep the source from starting anew; nothing is made, and nobody can connect.
+
+        Returns:
+            One clear error for each thing that was found.
+        """
+        return try_out(self._name, self._spec, self._context)
 
     def drop(self) -> list[str]:
         """Delete the inbox, with the requests in it.

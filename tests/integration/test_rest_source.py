@@ -500,3 +500,52 @@ def test_a_server_is_verified(api: ListApi, certificate: Certificate) -> None:
         with pytest.raises(ConfigError) as refused:
             polled.source().open(None)
         assert refused.value.code == "rest.tls"
+
+
+def test_a_check_asks_once_for_the_first_page_and_stores_nothing(
+    api: ListApi, polled: Polled
+) -> None:
+    api.size = 10
+    api.put(*range(30), at="7")
+    assert polled.source().check() == []
+    polled.settings |= {
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since", "type": "integer", "initial": 7},
+    }
+    assert polled.source().check() == []
+    assert [request.target for request in api.requests] == ["/items", "/items?since=7"]
+    assert polled.state.files == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "settings", "error", "code"),
+    [
+        (Reply(503), {}, RetryableError, "rest.status"),
+        (Reply(200, body=b"<html>"), {}, RetryableError, "rest.invalid_json"),
+        (Reply(403), {}, ConfigError, "rest.refused"),
+        (ok([{"name": "x"}]), {}, FatalError, "rest.bad_record"),
+        (ok([{"name": "x"}]), {"on_bad_record": "skip"}, None, ""),
+        (ok({"rows": []}), {}, ConfigError, "rest.no_records"),
+        (
+            ok([{"id": 1}]),
+            {"pagination": {"type": "next_url", "path": "length(@)"}, "max_pages": 1},
+            ConfigError,
+            "rest.too_many_pages",
+        ),
+        (ok([], link="<http://elsewhere.test/>; rel=next"), {}, ConfigError, "rest.foreign_page"),
+    ],
+)
+def test_a_check_tells_what_the_first_page_would_fail_with(
+    api: ListApi,
+    polled: Polled,
+    answer: Reply,
+    settings: dict[str, object],
+    error: type[Exception] | None,
+    code: str,
+) -> None:
+    api.faults += [answer]
+    polled.settings |= settings
+    found = polled.source().check()
+    assert [one.code for one in found] == ([code] if error else [])
+    assert all(error and isinstance(one, error) for one in found)
+    assert len(api.requests) == 1
