@@ -1,4 +1,4 @@
-"""Durations and sizes as a configuration writes them."""
+"""Durations, sizes and shares as a configuration writes them."""
 
 from __future__ import annotations
 
@@ -40,5 +40,16 @@ def _size(value: object) -> object:
     return int(float(found[1]) * _BYTES[(found[2] or "").upper()])
 
 
+def share(value: object) -> object:
+    """A number, or percent: `50%`."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", value.strip())
+    if not found:
+        raise ValueError("a number from 0 to 1, or a share such as 50%")
+    return float(found[1]) / (100 if found[2] else 1)
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta())]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Share = Annotated[float, BeforeValidator(share), Field(ge=0, le=1)]

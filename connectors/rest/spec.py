@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from cronsim import CronSim, CronSimError
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -19,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from connectors.quantities import Duration, Size
+from connectors.quantities import Duration, Share, Size
 from connectors.rest.auth_spec import AuthSpec, OAuth2Spec, check_header
 from connectors.rest.expressions import check
 from connectors.rest.paging_spec import LinkSpec, PagingSpec
@@ -86,15 +85,6 @@ class ChangedSinceSpec(BaseModel):
         return "" if self.initial is None else str(self.initial)
 
 
-def _share(value: object) -> object:
-    if isinstance(value, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", value.strip())
-        if not found:
-            raise ValueError("a share such as 50%")
-        return float(found[1]) / 100
-    return value
-
-
 class RestSourceSpec(BaseModel):
     """A list of records behind an HTTP API that is asked again and again."""
 
@@ -138,7 +128,7 @@ class RestSourceSpec(BaseModel):
     created_field: str = Field(
         default="", description="member that tells when a record was made, for `incremental`"
     )
-    max_deletions: Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)] = Field(
+    max_deletions: Share = Field(
         default=0.5, description="the source stops when more of the known records are missing"
     )
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.errors import ConfigError
 from control.pb.cdc.v1.config_pb2 import Constant
-from control.specs.fields import descriptor, is_config, is_set, settings
+from control.specs.fields import descriptor, is_config, is_form, is_set, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from google.protobuf.descriptor import FieldDescriptor
-    from google.protobuf.message import Message
 
     from control.specs.fields import Resource
 
@@ -64,7 +64,7 @@ def _put(stored: Message, given: Message, path: list[str], whole: str) -> None:
     if is_config(field) and not stored.HasField(first):
         raise _wrong(f"{whole}: it is no {first}; give `{first}` as a whole to make it one")
     member: Message = getattr(stored, first)
-    if isinstance(member, _WHOLE):
+    if isinstance(member, _WHOLE) or is_form(member):
         raise _wrong(f"{whole}: {first} is replaced as a whole")
     member.SetInParent()
     _put(member, getattr(given, first), rest, whole)
@@ -76,7 +76,8 @@ def _merge_set(stored: Message, given: Message) -> None:
             continue
         member: object = getattr(given, field.name)
         known = stored.HasField(field.name) if field.has_presence else False
-        if known and field.message_type is not None and not isinstance(member, _WHOLE):
+        whole = isinstance(member, _WHOLE) or (isinstance(member, Message) and is_form(member))
+        if known and field.message_type is not None and not whole:
             _merge_set(getattr(stored, field.name), getattr(given, field.name))
         else:
             stored.ClearField(field.name)

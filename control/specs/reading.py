@@ -19,12 +19,16 @@ from control.specs.fields import (
     NETWORKS,
     PRIVATE,
     TYPE,
+    descriptor,
     is_config,
+    is_form,
     is_set,
+    items,
     key,
     of_map,
-    prefix,
+    pair,
     settings,
+    word,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +87,32 @@ def _single(field: FieldDescriptor, value: object, path: str) -> object:
         return value.ToJsonString()
     if isinstance(value, Constant):
         return _constant(value, path)
+    if isinstance(value, Message) and is_form(value):
+        return _form(value, path)
     return to_tree(value, path) if isinstance(value, Message) else value
+
+
+def _form(message: Message, path: str) -> object:
+    chosen = message.WhichOneof("form")
+    if chosen is None:
+        raise ConfigError("config.invalid", "a value is missing", where=path)
+    field = descriptor(message).fields_by_name[chosen]
+    value: object = getattr(message, chosen)
+    inner = items(field)
+    if inner is None:
+        return _single(field, value, f"{path}.{chosen}")
+    path = f"{path}.{chosen}.{inner.name}"
+    second = pair(inner)
+    if second is None:
+        return _value(inner, getattr(value, inner.name), path)
+    pairs: dict[str, object] = {}
+    for index, each in enumerate(getattr(value, inner.name)):
+        if each.name in pairs:
+            raise ConfigError(
+                "config.invalid", f"{each.name!r} is given twice", where=f"{path}[{index}].name"
+            )
+        pairs[each.name] = _single(second, getattr(each, second.name), f"{path}[{index}]")
+    return pairs
 
 
 def _word(enum: EnumDescriptor, number: int, path: str) -> str:
@@ -95,7 +124,7 @@ def _word(enum: EnumDescriptor, number: int, path: str) -> str:
             where=path,
             cure=f"known: {', '.join(each.name for each in enum.values if each.number)}",
         )
-    return value.name.removeprefix(prefix(enum)).lower()
+    return word(value)
 
 
 def _constant(constant: Constant, path: str) -> object:

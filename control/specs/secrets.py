@@ -1,10 +1,12 @@
 """No secret is stored: where a model has a `SecretStr`, references stand instead.
 
-Three kinds of texts, told apart by the name of their field:
+Five kinds of texts, told apart by the name of their field:
 
 - `dsn`, a connection string: its passwords are references, what else it says may be written out,
   such as `host=db user=cdc password=${PW}` or `mysql://cdc:${PW}@db:3306/`;
 - `url`, an address: what stands behind the host is references, for it may hold a token;
+- `token_url`, an address that is no secret by itself: its query is references;
+- `query`, parameters: references, a small number, `true` or `false`;
 - any other is references alone; the word of a scheme may stand before: `Bearer ${TOKEN}`.
 
 The default of a reference, `${PW:-secret}`, is written out like any other text.
@@ -31,6 +33,9 @@ _REFERENCE = re.compile(r"(?<!\$)\$\{(?:file:[^}]+|[A-Za-z_]\w*(?::-(?P<default>
 _MARK = "\ue000"
 _SCHEMED = re.compile(rf"([A-Za-z]+ )?{_MARK}+")
 _ADDRESS = re.compile(r"[a-z]+://[^/?#@]+")
+_TOKEN_ADDRESS = re.compile(rf"[a-z]+://[^?#@]+(\?{_MARK}+)?")
+# What no secret is as short as: pages have sizes.
+_PARAMETER = re.compile(r"\d{1,6}|true|false")
 _SECRET_NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token", re.IGNORECASE)
 
 
@@ -99,6 +104,10 @@ def _is_safe(name: str, text: str) -> bool:
         return _is_safe_dsn(marked)
     if name == "url":
         return not _ADDRESS.sub("", marked, count=1).strip(f"/{_MARK}")
+    if name == "token_url":
+        return _TOKEN_ADDRESS.fullmatch(marked) is not None
+    if name == "query" and _PARAMETER.fullmatch(marked):
+        return True
     return _SCHEMED.fullmatch(marked) is not None
 
 
@@ -129,4 +138,6 @@ def _cure(name: str) -> str:
         )
     if name == "url":
         return "write a reference in place of what stands behind the host: https://host${HOOK_PATH}"
+    if name == "token_url":
+        return "write a reference in place of its query: https://host/token?${TOKEN_QUERY}"
     return "write a reference: ${NAME}, or ${file:/path}"

@@ -7,15 +7,16 @@ through a message once is the same after any number of ways there and back.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from connectors.errors import ConfigError
-from control.pb.cdc.v1.config_pb2 import Constant, Start, Transform
+from connectors.quantities import share
+from control.pb.cdc.v1.config_pb2 import Constant, RequestVerification, Start, Transform
 from control.specs.fields import (
     NETWORKS,
     PRIVATE,
@@ -23,10 +24,14 @@ from control.specs.fields import (
     configs,
     descriptor,
     is_config,
+    is_form,
+    items,
     key,
     of_map,
+    pair,
     prefix,
     settings,
+    shape,
 )
 
 if TYPE_CHECKING:
@@ -55,9 +60,10 @@ _INTEGERS = (
 # As pydantic reads them, so that the message says what the model says: "4" is 4 there.
 _AS: dict[int, TypeAdapter[bool] | TypeAdapter[int] | TypeAdapter[float]] = {
     FieldDescriptor.CPPTYPE_BOOL: TypeAdapter(bool),
-    FieldDescriptor.CPPTYPE_DOUBLE: TypeAdapter(float),
+    FieldDescriptor.CPPTYPE_DOUBLE: TypeAdapter(Annotated[float, BeforeValidator(share)]),
     **dict.fromkeys(_INTEGERS, TypeAdapter(int)),
 }
+_FORMS: dict[type, str] = {str: "a text", list: "a list", dict: "a mapping"}
 _TIME = TypeAdapter(datetime)
 # Beyond it a double, which a Struct's numbers are, does not tell every integer.
 _EXACT = 2**53
@@ -144,12 +150,33 @@ def _put(message: Message, value: object, where: str) -> None:
         _put_time(message, value, where)
     elif isinstance(message, Constant):
         _put_constant(message, value, where)
-    elif isinstance(message, Start) and isinstance(value, str):
+    elif isinstance(message, Start | RequestVerification) and isinstance(value, str):
         _fill(message, {value: True}, where)
+    elif is_form(message):
+        _put_form(message, value, where)
     elif isinstance(message, Transform):
         _fill(message, _written_out(value, where), where)
     else:
         _fill(message, value, where)
+
+
+def _put_form(message: Message, value: object, where: str) -> None:
+    kind = type(value) if isinstance(value, list | dict) else str
+    forms = {shape(field): field for field in settings(message)}
+    if kind not in forms:
+        known = " or ".join(_FORMS[each] for each in forms)
+        raise _invalid(f"{known} is expected here", where)
+    field = forms[kind]
+    inner = items(field)
+    if inner is None:
+        _set(message, field, value, where)
+    else:
+        member: Message = getattr(message, field.name)
+        member.SetInParent()
+        second = pair(inner)
+        if second is not None:
+            value = [{"name": k, second.name: v} for k, v in _mapping(value, where).items()]
+        _set(member, inner, value, where)
 
 
 def _written_out(transform: object, where: str) -> dict[str, object]:

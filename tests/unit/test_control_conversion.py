@@ -18,7 +18,20 @@ from connectors.errors import ConfigError
 from connectors.jetstream.spec import NatsSpec
 from control.pb.cdc.v1 import config_pb2
 from control.specs.document import plain
-from control.specs.fields import NETWORKS, configs, descriptor, is_config, key, of_map, prefix
+from control.specs.fields import (
+    NETWORKS,
+    configs,
+    descriptor,
+    field_path,
+    is_config,
+    is_form,
+    items,
+    key,
+    of_map,
+    pair,
+    shape,
+    word,
+)
 from control.specs.fields import settings as fields_of
 from control.specs.kinds import KINDS, canonical
 from control.specs.reading import to_tree
@@ -33,8 +46,6 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor, FieldDescriptor
     from google.protobuf.message import Message
 
-# Sources whose messages wait, empty, for their connectors.
-AWAITED: set[str] = {"rest", "webhook"}
 EXAMPLES = sorted(Path(__file__).parents[2].joinpath("examples").glob("*.yaml"))
 
 
@@ -61,10 +72,8 @@ def _own(resource: type[Message], kind: str) -> Descriptor:
 
 
 def test_every_connector_has_a_message_and_every_message_a_connector() -> None:
-    assert set(configs(config_pb2.Source)) - AWAITED == set(registry.source_types())
+    assert set(configs(config_pb2.Source)) == set(registry.source_types())
     assert set(configs(config_pb2.Sink)) == set(registry.sink_types())
-    for kind in AWAITED:
-        assert not _own(config_pb2.Source, kind).fields
 
 
 @pytest.mark.parametrize("name", _models())
@@ -80,6 +89,14 @@ def _compare(
     if message.full_name in seen:
         return
     seen.add(message.full_name)
+    tagged = {field.name: field for field in message.fields if is_config(field)}
+    if tagged and "metadata" not in message.fields_by_name:
+        kinds = {get_args(model.model_fields["type"].annotation)[0]: model for model in models}
+        assert kinds.keys() == tagged.keys(), message.full_name
+        for kind, field in tagged.items():
+            assert field.message_type is not None
+            _compare([kinds[kind]], field.message_type, {"type"}, seen)
+        return
     keys = {
         field.alias or name: field.annotation
         for model in models
@@ -99,13 +116,12 @@ def _compare(
 def _compare_values(annotation: object, field: FieldDescriptor, seen: set[str]) -> None:
     """What may stand at a key: words, nested settings, lists and maps of them."""
     inner = of_map(field) or field
+    if inner.message_type is not None and is_form(inner.message_type):
+        _compare_forms(annotation, inner.message_type, seen)
+        return
     words, models, repeated = _within(annotation)
     if inner.enum_type is not None:
-        known = {
-            value.name.removeprefix(prefix(inner.enum_type)).lower()
-            for value in inner.enum_type.values
-            if value.number
-        }
+        known = {word(value) for value in inner.enum_type.values if value.number}
         assert known == words, field.full_name
     else:
         assert not words - {True}, field.full_name
@@ -117,6 +133,23 @@ def _compare_values(annotation: object, field: FieldDescriptor, seen: set[str]) 
             _compare(models, inner.message_type, set(), seen)
     else:
         assert not models, field.full_name
+
+
+def _compare_forms(annotation: object, message: Descriptor, seen: set[str]) -> None:
+    """The ways to write one setting."""
+    ways: dict[type, object] = {}
+    for each in get_args(annotation):
+        _, models, repeated = _within(each)
+        mapping = bool(models) or get_origin(each) is dict
+        ways[dict if mapping else list if repeated else str] = each
+    assert ways.keys() == {shape(field) for field in message.fields}
+    for field in message.fields:
+        way, inner = ways[shape(field)], items(field) or field
+        if (second := pair(inner)) is not None:
+            assert not second.is_repeated
+            assert _within(get_args(way)[1]) == (set(), [], False)
+        else:
+            _compare_values(way, inner, seen)
 
 
 def _within(annotation: object) -> tuple[set[object], list[type[BaseModel]], bool]:
@@ -192,7 +225,7 @@ def _draw(draw: Callable[[st.SearchStrategy[object]], object], message: Message)
         for oneof in message.DESCRIPTOR.oneofs
         if len(oneof.fields) > 1
     }
-    must = message.DESCRIPTOR.full_name in required
+    must = message.DESCRIPTOR.full_name in required or is_form(message)
     for field in fields_of(message):
         oneof = field.containing_oneof
         if oneof is not None and oneof.name in chosen:
@@ -217,6 +250,9 @@ def _draw_field(
                 _draw(draw, getattr(message, field.name)[name])
             else:
                 getattr(message, field.name)[name] = draw(_scalars(inner))
+    elif field.is_repeated and pair(field) is not None:
+        for name in draw(st.lists(_text, max_size=2, unique=True)):  # type: ignore[attr-defined]
+            getattr(message, field.name).add(name=name, expression=draw(_text))
     elif field.is_repeated:
         for _ in range(draw(st.integers(0, 2))):  # type: ignore[call-overload]
             if field.message_type is not None:
@@ -297,3 +333,115 @@ def test_what_a_message_cannot_hold_is_refused_with_its_place(entry: object, whe
     with pytest.raises(ConfigError) as caught:
         to_message(entry, config_pb2.Source, "s.x")
     assert caught.value.where == where
+
+
+def _webhook(**settings: object) -> dict[str, object]:
+    return {"type": "webhook", "verify": "none", **settings}
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ({"verify": "none"}, {"verify": {"none": True}}),
+        ({"map": {"table": "t", "op": "d", "key": []}}, None),
+        ({"map": {"table": {"expression": "body.t"}, "key": {"b": "body.id", "a": "c"}}}, None),
+        (
+            {
+                "map": {
+                    "key": ["a", "b"],
+                    "op": {"expression": "e", "values": {"x": "skip"}, "default": "u"},
+                }
+            },
+            None,
+        ),
+    ],
+)
+def test_a_setting_keeps_the_form_in_which_it_was_written(
+    written: dict[str, object], shown: dict[str, object] | None
+) -> None:
+    tree = to_tree(to_message(_webhook(**written), config_pb2.Source, "sources.x"))
+    expected = _webhook(**{"verify": {"none": True}, **(shown or written)})
+    assert tree == expected
+    # The order of a key's columns counts.
+    assert list(tree.get("map", {}).get("key", [])) == list(written.get("map", {}).get("key", []))  # type: ignore[attr-defined]
+
+
+def test_a_rest_source_comes_back_as_it_was_written() -> None:
+    tree = {
+        "type": "rest",
+        "url": "${URL}",
+        "method": "POST",
+        "query": {"per_page": "500"},
+        "body": {"filter": {"states": ["open", 1, 2.5, None, True]}},
+        "auth": {"type": "api_key", "key": "${KEY}", "header": "x-key"},
+        "key": ["id"],
+        "columns": {"at": "timestamp", "id": "uuid"},
+        "pagination": {"type": "page", "start": 0, "place": "body"},
+        "max_pages": 7,
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since", "initial": "7"},
+    }
+    assert to_tree(to_message(tree, config_pb2.Source, "sources.x")) == tree
+    shown = to_message(tree | {"max_deletions": "20%"}, config_pb2.Source, "sources.x")
+    assert shown.rest.max_deletions == 0.2
+    assert shown.rest.method == config_pb2.HTTP_METHOD_POST
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        (config_pb2.RequestMap(table=config_pb2.RequestTable()), "table"),
+        (config_pb2.RequestMap(key=config_pb2.RequestKey()), "key"),
+        (
+            config_pb2.RequestMap(
+                key=config_pb2.RequestKey(
+                    expressions=config_pb2.Expressions(
+                        items=[config_pb2.NamedExpression(name="a")] * 2
+                    )
+                )
+            ),
+            "key.expressions.items[1].name",
+        ),
+    ],
+)
+def test_a_form_without_a_value_or_with_two_is_refused(message: Message, place: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        to_tree(message)
+    assert caught.value.where == place
+
+
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        (_webhook(map={"table": ["a"]}), "s.x.map.table"),
+        (_webhook(map={"op": "x"}), "s.x.map.op"),
+        (_webhook(map={"op": {"expression": "e", "values": {"a": "x"}}}), "s.x.map.op.values.a"),
+        (_webhook(verify="all"), "s.x.verify.all"),
+        ({"type": "rest", "auth": {"type": "digest"}}, "s.x.auth.type"),
+        ({"type": "rest", "auth": {"type": "basic", "token": "${X}"}}, "s.x.auth.token"),
+        ({"type": "rest", "body": {"id": 2**60}}, "s.x.body.id"),
+    ],
+)
+def test_a_form_or_a_type_that_is_unknown_is_refused_with_its_place(
+    entry: object, where: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        to_message(entry, config_pb2.Source, "s.x")
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("type_", "path", "expected"),
+    [
+        ("rest", "auth.oauth2.token_url", "rest.auth.oauth2.token_url"),
+        ("rest", "auth.client_secret", "rest.auth.oauth2.client_secret"),
+        ("rest", "pagination.rel", "rest.pagination.link.rel"),
+        ("rest", "pagination.param", "rest.pagination.param"),
+        ("rest", "query.token", "rest.query.token"),
+        ("webhook", "map.table.TableSpec.expression", "webhook.map.table.found.expression"),
+        ("webhook", "map.key.0", "webhook.map.key[0]"),
+        ("webhook", "verify.standard.1", "webhook.verify.standard[1]"),
+    ],
+)
+def test_an_error_is_placed_in_the_message(type_: str, path: str, expected: str) -> None:
+    assert field_path(config_pb2.Source, type_, path.split(".")) == expected

@@ -8,6 +8,8 @@ from connectors.elasticsearch.spec import SinkSpec as Elasticsearch
 from connectors.errors import ConfigError
 from connectors.mysql.spec import MysqlSourceSpec as Mysql
 from connectors.postgres.spec import SourceSpec as Postgres
+from connectors.rest.spec import RestSourceSpec as Rest
+from connectors.webhook.source_spec import SourceSpec as Requests
 from connectors.webhook.spec import SinkSpec as Webhook
 from control.specs.secrets import check_secrets
 from dataflows.configuration.options import SinkOptions
@@ -43,6 +45,19 @@ from dataflows.configuration.options import SinkOptions
         (Elasticsearch, {"api_key": "hunter2"}, "s.api_key"),
         (Elasticsearch, {"password": "hunter2"}, "s.password"),
         (SinkOptions, {"transform": [{"mask": {"salt": "hunter2"}}]}, "s.transform.0.mask.salt"),
+        (Rest, {"url": "https://h/v1?key=hunter2"}, "s.url"),
+        (Rest, {"query": {"key": "hunter2"}}, "s.query.key"),
+        (Rest, {"query": {"pin": "1234567hunter2"}}, "s.query.pin"),
+        (Rest, {"headers": {"X-Key": "hunter2"}}, "s.headers.X-Key"),
+        (Rest, {"auth": {"type": "bearer", "token": "hunter2"}}, "s.auth.token"),
+        (Rest, {"auth": {"type": "basic", "user": "u", "password": "hunter2"}}, "s.auth.password"),
+        (Rest, {"auth": {"type": "api_key", "key": "hunter2", "header": "x"}}, "s.auth.key"),
+        (Rest, {"auth": {"client_secret": "hunter2"}}, "s.auth.client_secret"),
+        (Rest, {"auth": {"token_url": "https://h/token?key=hunter2"}}, "s.auth.token_url"),
+        (Rest, {"auth": {"token_url": "https://u:hunter2@h/token"}}, "s.auth.token_url"),
+        (Rest, {"auth": {"token_url": "https://h/${A:-?hunter2}"}}, "s.auth.token_url"),
+        (Requests, {"verify": {"standard": ["${A}", "hunter2"]}}, "s.verify.standard.1"),
+        (Requests, {"verify": {"bearer": ["hunter2"]}}, "s.verify.bearer.0"),
     ],
 )
 def test_a_secret_that_is_written_out_is_refused_unseen(
@@ -71,6 +86,12 @@ def test_a_secret_that_is_written_out_is_refused_unseen(
         (Webhook, {"url": "${URL}", "headers": {"X-Key": "Token ${A}"}}),
         (Elasticsearch, {"api_key": "${A}", "user": "", "password": ""}),
         (SinkOptions, {"transform": ["unwrap", {"mask": {"salt": "${A}"}}, {"drop": ["a"]}]}),
+        (Rest, {"url": "https://h${PATH}", "query": {"per_page": "500", "key": "${KEY}"}}),
+        (Rest, {"url": "${URL}", "query": {"deep": "true"}, "headers": {"X": "Token ${A}"}}),
+        (Rest, {"auth": {"token_url": "https://h:8443/oauth/token", "client_secret": "${A}"}}),
+        (Rest, {"auth": {"token_url": "https://h/token?${QUERY}"}, "body": {"key": "${KEY}"}}),
+        (Requests, {"verify": "none"}),
+        (Requests, {"verify": {"github": ["${A}", "${file:/run/secrets/b}"]}}),
         (Postgres, {"dsn": 7, "tables": None}),
         (Postgres, "no mapping"),
     ],

@@ -59,6 +59,206 @@ ZERO_DATES_AS_NULL: ZeroDates.ValueType  # 1
 ZERO_DATES_AS_TEXT: ZeroDates.ValueType  # 2
 Global___ZeroDates: _TypeAlias = ZeroDates  # noqa: Y015
 
+class _HttpMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HttpMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HttpMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HTTP_METHOD_UNSPECIFIED: _HttpMethod.ValueType  # 0
+    HTTP_METHOD_GET: _HttpMethod.ValueType  # 1
+    HTTP_METHOD_POST: _HttpMethod.ValueType  # 2
+
+class HttpMethod(_HttpMethod, metaclass=_HttpMethodEnumTypeWrapper): ...
+
+HTTP_METHOD_UNSPECIFIED: HttpMethod.ValueType  # 0
+HTTP_METHOD_GET: HttpMethod.ValueType  # 1
+HTTP_METHOD_POST: HttpMethod.ValueType  # 2
+Global___HttpMethod: _TypeAlias = HttpMethod  # noqa: Y015
+
+class _RestType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REST_TYPE_UNSPECIFIED: _RestType.ValueType  # 0
+    REST_TYPE_STRING: _RestType.ValueType  # 1
+    REST_TYPE_INTEGER: _RestType.ValueType  # 2
+    REST_TYPE_NUMBER: _RestType.ValueType  # 3
+    REST_TYPE_DOUBLE: _RestType.ValueType  # 4
+    REST_TYPE_DECIMAL: _RestType.ValueType  # 5
+    REST_TYPE_BOOLEAN: _RestType.ValueType  # 6
+    REST_TYPE_JSON: _RestType.ValueType  # 7
+    REST_TYPE_TIMESTAMP: _RestType.ValueType  # 8
+    REST_TYPE_DATE: _RestType.ValueType  # 9
+    REST_TYPE_UUID: _RestType.ValueType  # 10
+
+class RestType(_RestType, metaclass=_RestTypeEnumTypeWrapper): ...
+
+REST_TYPE_UNSPECIFIED: RestType.ValueType  # 0
+REST_TYPE_STRING: RestType.ValueType  # 1
+REST_TYPE_INTEGER: RestType.ValueType  # 2
+REST_TYPE_NUMBER: RestType.ValueType  # 3
+REST_TYPE_DOUBLE: RestType.ValueType  # 4
+REST_TYPE_DECIMAL: RestType.ValueType  # 5
+REST_TYPE_BOOLEAN: RestType.ValueType  # 6
+REST_TYPE_JSON: RestType.ValueType  # 7
+REST_TYPE_TIMESTAMP: RestType.ValueType  # 8
+REST_TYPE_DATE: RestType.ValueType  # 9
+REST_TYPE_UUID: RestType.ValueType  # 10
+Global___RestType: _TypeAlias = RestType  # noqa: Y015
+
+class _OnBadRecord:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnBadRecordEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnBadRecord.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_BAD_RECORD_UNSPECIFIED: _OnBadRecord.ValueType  # 0
+    ON_BAD_RECORD_STOP: _OnBadRecord.ValueType  # 1
+    ON_BAD_RECORD_SKIP: _OnBadRecord.ValueType  # 2
+
+class OnBadRecord(_OnBadRecord, metaclass=_OnBadRecordEnumTypeWrapper): ...
+
+ON_BAD_RECORD_UNSPECIFIED: OnBadRecord.ValueType  # 0
+ON_BAD_RECORD_STOP: OnBadRecord.ValueType  # 1
+ON_BAD_RECORD_SKIP: OnBadRecord.ValueType  # 2
+Global___OnBadRecord: _TypeAlias = OnBadRecord  # noqa: Y015
+
+class _RestMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REST_MODE_UNSPECIFIED: _RestMode.ValueType  # 0
+    REST_MODE_FULL: _RestMode.ValueType  # 1
+    REST_MODE_INCREMENTAL: _RestMode.ValueType  # 2
+
+class RestMode(_RestMode, metaclass=_RestModeEnumTypeWrapper): ...
+
+REST_MODE_UNSPECIFIED: RestMode.ValueType  # 0
+REST_MODE_FULL: RestMode.ValueType  # 1
+REST_MODE_INCREMENTAL: RestMode.ValueType  # 2
+Global___RestMode: _TypeAlias = RestMode  # noqa: Y015
+
+class _TokenCredentials:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TokenCredentialsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenCredentials.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOKEN_CREDENTIALS_UNSPECIFIED: _TokenCredentials.ValueType  # 0
+    TOKEN_CREDENTIALS_BASIC: _TokenCredentials.ValueType  # 1
+    TOKEN_CREDENTIALS_BODY: _TokenCredentials.ValueType  # 2
+
+class TokenCredentials(_TokenCredentials, metaclass=_TokenCredentialsEnumTypeWrapper): ...
+
+TOKEN_CREDENTIALS_UNSPECIFIED: TokenCredentials.ValueType  # 0
+TOKEN_CREDENTIALS_BASIC: TokenCredentials.ValueType  # 1
+TOKEN_CREDENTIALS_BODY: TokenCredentials.ValueType  # 2
+Global___TokenCredentials: _TypeAlias = TokenCredentials  # noqa: Y015
+
+class _RestPlace:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RestPlaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RestPlace.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REST_PLACE_UNSPECIFIED: _RestPlace.ValueType  # 0
+    REST_PLACE_QUERY: _RestPlace.ValueType  # 1
+    REST_PLACE_BODY: _RestPlace.ValueType  # 2
+
+class RestPlace(_RestPlace, metaclass=_RestPlaceEnumTypeWrapper): ...
+
+REST_PLACE_UNSPECIFIED: RestPlace.ValueType  # 0
+REST_PLACE_QUERY: RestPlace.ValueType  # 1
+REST_PLACE_BODY: RestPlace.ValueType  # 2
+Global___RestPlace: _TypeAlias = RestPlace  # noqa: Y015
+
+class _CursorType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CursorTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CursorType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CURSOR_TYPE_UNSPECIFIED: _CursorType.ValueType  # 0
+    CURSOR_TYPE_TIMESTAMP: _CursorType.ValueType  # 1
+    CURSOR_TYPE_INTEGER: _CursorType.ValueType  # 2
+    CURSOR_TYPE_STRING: _CursorType.ValueType  # 3
+
+class CursorType(_CursorType, metaclass=_CursorTypeEnumTypeWrapper): ...
+
+CURSOR_TYPE_UNSPECIFIED: CursorType.ValueType  # 0
+CURSOR_TYPE_TIMESTAMP: CursorType.ValueType  # 1
+CURSOR_TYPE_INTEGER: CursorType.ValueType  # 2
+CURSOR_TYPE_STRING: CursorType.ValueType  # 3
+Global___CursorType: _TypeAlias = CursorType  # noqa: Y015
+
+class _RequestType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RequestTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RequestType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REQUEST_TYPE_UNSPECIFIED: _RequestType.ValueType  # 0
+    REQUEST_TYPE_INTEGER: _RequestType.ValueType  # 1
+    REQUEST_TYPE_NUMBER: _RequestType.ValueType  # 2
+    REQUEST_TYPE_BOOLEAN: _RequestType.ValueType  # 3
+    REQUEST_TYPE_STRING: _RequestType.ValueType  # 4
+    REQUEST_TYPE_JSON: _RequestType.ValueType  # 5
+
+class RequestType(_RequestType, metaclass=_RequestTypeEnumTypeWrapper): ...
+
+REQUEST_TYPE_UNSPECIFIED: RequestType.ValueType  # 0
+REQUEST_TYPE_INTEGER: RequestType.ValueType  # 1
+REQUEST_TYPE_NUMBER: RequestType.ValueType  # 2
+REQUEST_TYPE_BOOLEAN: RequestType.ValueType  # 3
+REQUEST_TYPE_STRING: RequestType.ValueType  # 4
+REQUEST_TYPE_JSON: RequestType.ValueType  # 5
+Global___RequestType: _TypeAlias = RequestType  # noqa: Y015
+
+class _ChangeOp:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeOpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ChangeOp.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_OP_UNSPECIFIED: _ChangeOp.ValueType  # 0
+    CHANGE_OP_C: _ChangeOp.ValueType  # 1
+    CHANGE_OP_U: _ChangeOp.ValueType  # 2
+    CHANGE_OP_D: _ChangeOp.ValueType  # 3
+
+class ChangeOp(_ChangeOp, metaclass=_ChangeOpEnumTypeWrapper): ...
+
+CHANGE_OP_UNSPECIFIED: ChangeOp.ValueType  # 0
+CHANGE_OP_C: ChangeOp.ValueType  # 1
+CHANGE_OP_U: ChangeOp.ValueType  # 2
+CHANGE_OP_D: ChangeOp.ValueType  # 3
+Global___ChangeOp: _TypeAlias = ChangeOp  # noqa: Y015
+
+class _FoundChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FoundChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FoundChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FOUND_CHANGE_UNSPECIFIED: _FoundChange.ValueType  # 0
+    FOUND_CHANGE_C: _FoundChange.ValueType  # 1
+    FOUND_CHANGE_U: _FoundChange.ValueType  # 2
+    FOUND_CHANGE_D: _FoundChange.ValueType  # 3
+    FOUND_CHANGE_SKIP: _FoundChange.ValueType  # 4
+
+class FoundChange(_FoundChange, metaclass=_FoundChangeEnumTypeWrapper): ...
+
+FOUND_CHANGE_UNSPECIFIED: FoundChange.ValueType  # 0
+FOUND_CHANGE_C: FoundChange.ValueType  # 1
+FOUND_CHANGE_U: FoundChange.ValueType  # 2
+FOUND_CHANGE_D: FoundChange.ValueType  # 3
+FOUND_CHANGE_SKIP: FoundChange.ValueType  # 4
+Global___FoundChange: _TypeAlias = FoundChange  # noqa: Y015
+
 class _OnError:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -497,37 +697,1202 @@ Global___MariadbSource: _TypeAlias = MariadbSource  # noqa: Y015
 
 @_typing.final
 class RestSource(_message.Message):
-    """Fields follow with the connector."""
-
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class QueryEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class HeadersEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class ColumnsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: Global___RestType.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___RestType.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    URL_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    BODY_FIELD_NUMBER: _builtins.int
+    AUTH_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    ALLOW_HTTP_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    ON_BAD_RECORD_FIELD_NUMBER: _builtins.int
+    PAGINATION_FIELD_NUMBER: _builtins.int
+    MAX_PAGES_FIELD_NUMBER: _builtins.int
+    MAX_PAGE_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    CRON_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_FIELD_NUMBER: _builtins.int
+    MAX_DELETIONS_FIELD_NUMBER: _builtins.int
+    CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    READ_TIMEOUT_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    url: _builtins.str
+    """SECRET."""
+    method: Global___HttpMethod.ValueType
+    allow_http: _builtins.bool
+    records: _builtins.str
+    """JMESPath: the list of records in an answer."""
+    table: _builtins.str
+    """name or schema.name"""
+    on_bad_record: Global___OnBadRecord.ValueType
+    max_pages: _builtins.int
+    max_page: _builtins.str
+    """Size."""
+    interval: _builtins.str
+    """Duration."""
+    cron: _builtins.str
+    """In UTC: */15 * * * *"""
+    jitter: _builtins.str
+    """Duration."""
+    mode: Global___RestMode.ValueType
+    created_field: _builtins.str
+    max_deletions: _builtins.float
+    """A share, 0 to 1."""
+    connect_timeout: _builtins.str
+    """Duration."""
+    read_timeout: _builtins.str
+    """Duration."""
+    timeout: _builtins.str
+    """Duration."""
+    @_builtins.property
+    def query(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """SECRET, the values."""
+
+    @_builtins.property
+    def headers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """SECRET, the values."""
+
+    @_builtins.property
+    def body(self) -> _struct_pb2.Struct:
+        """Sent as JSON, with `method` POST."""
+
+    @_builtins.property
+    def auth(self) -> Global___RestAuth: ...
+    @_builtins.property
+    def tls(self) -> Global___ClientTls: ...
+    @_builtins.property
+    def key(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Members that identify a record."""
+
+    @_builtins.property
+    def columns(self) -> _containers.ScalarMap[_builtins.str, Global___RestType.ValueType]: ...
+    @_builtins.property
+    def pagination(self) -> Global___RestPagination: ...
+    @_builtins.property
+    def cursor(self) -> Global___RestCursor: ...
     def __init__(
         self,
+        *,
+        url: _builtins.str = ...,
+        method: Global___HttpMethod.ValueType = ...,
+        query: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        headers: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        body: _struct_pb2.Struct | None = ...,
+        auth: Global___RestAuth | None = ...,
+        tls: Global___ClientTls | None = ...,
+        allow_http: _builtins.bool | None = ...,
+        records: _builtins.str | None = ...,
+        key: _abc.Iterable[_builtins.str] | None = ...,
+        table: _builtins.str | None = ...,
+        columns: _abc.Mapping[_builtins.str, Global___RestType.ValueType] | None = ...,
+        on_bad_record: Global___OnBadRecord.ValueType = ...,
+        pagination: Global___RestPagination | None = ...,
+        max_pages: _builtins.int | None = ...,
+        max_page: _builtins.str | None = ...,
+        interval: _builtins.str | None = ...,
+        cron: _builtins.str | None = ...,
+        jitter: _builtins.str | None = ...,
+        mode: Global___RestMode.ValueType = ...,
+        cursor: Global___RestCursor | None = ...,
+        created_field: _builtins.str | None = ...,
+        max_deletions: _builtins.float | None = ...,
+        connect_timeout: _builtins.str | None = ...,
+        read_timeout: _builtins.str | None = ...,
+        timeout: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_http", b"_allow_http", "_body", b"_body", "_connect_timeout", b"_connect_timeout", "_created_field", b"_created_field", "_cron", b"_cron", "_interval", b"_interval", "_jitter", b"_jitter", "_max_deletions", b"_max_deletions", "_max_page", b"_max_page", "_max_pages", b"_max_pages", "_read_timeout", b"_read_timeout", "_records", b"_records", "_table", b"_table", "_timeout", b"_timeout", "allow_http", b"allow_http", "auth", b"auth", "body", b"body", "connect_timeout", b"connect_timeout", "created_field", b"created_field", "cron", b"cron", "cursor", b"cursor", "interval", b"interval", "jitter", b"jitter", "max_deletions", b"max_deletions", "max_page", b"max_page", "max_pages", b"max_pages", "pagination", b"pagination", "read_timeout", b"read_timeout", "records", b"records", "table", b"table", "timeout", b"timeout", "tls", b"tls"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_http", b"_allow_http", "_body", b"_body", "_connect_timeout", b"_connect_timeout", "_created_field", b"_created_field", "_cron", b"_cron", "_interval", b"_interval", "_jitter", b"_jitter", "_max_deletions", b"_max_deletions", "_max_page", b"_max_page", "_max_pages", b"_max_pages", "_read_timeout", b"_read_timeout", "_records", b"_records", "_table", b"_table", "_timeout", b"_timeout", "allow_http", b"allow_http", "auth", b"auth", "body", b"body", "columns", b"columns", "connect_timeout", b"connect_timeout", "created_field", b"created_field", "cron", b"cron", "cursor", b"cursor", "headers", b"headers", "interval", b"interval", "jitter", b"jitter", "key", b"key", "max_deletions", b"max_deletions", "max_page", b"max_page", "max_pages", b"max_pages", "method", b"method", "mode", b"mode", "on_bad_record", b"on_bad_record", "pagination", b"pagination", "query", b"query", "read_timeout", b"read_timeout", "records", b"records", "table", b"table", "timeout", b"timeout", "tls", b"tls", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__allow_http: _TypeAlias = _typing.Literal["allow_http"]  # noqa: Y015
+    _WhichOneofArgType__allow_http: _TypeAlias = _typing.Literal["_allow_http", b"_allow_http"]  # noqa: Y015
+    _WhichOneofReturnType__body: _TypeAlias = _typing.Literal["body"]  # noqa: Y015
+    _WhichOneofArgType__body: _TypeAlias = _typing.Literal["_body", b"_body"]  # noqa: Y015
+    _WhichOneofReturnType__connect_timeout: _TypeAlias = _typing.Literal["connect_timeout"]  # noqa: Y015
+    _WhichOneofArgType__connect_timeout: _TypeAlias = _typing.Literal["_connect_timeout", b"_connect_timeout"]  # noqa: Y015
+    _WhichOneofReturnType__created_field: _TypeAlias = _typing.Literal["created_field"]  # noqa: Y015
+    _WhichOneofArgType__created_field: _TypeAlias = _typing.Literal["_created_field", b"_created_field"]  # noqa: Y015
+    _WhichOneofReturnType__cron: _TypeAlias = _typing.Literal["cron"]  # noqa: Y015
+    _WhichOneofArgType__cron: _TypeAlias = _typing.Literal["_cron", b"_cron"]  # noqa: Y015
+    _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
+    _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
+    _WhichOneofReturnType__jitter: _TypeAlias = _typing.Literal["jitter"]  # noqa: Y015
+    _WhichOneofArgType__jitter: _TypeAlias = _typing.Literal["_jitter", b"_jitter"]  # noqa: Y015
+    _WhichOneofReturnType__max_deletions: _TypeAlias = _typing.Literal["max_deletions"]  # noqa: Y015
+    _WhichOneofArgType__max_deletions: _TypeAlias = _typing.Literal["_max_deletions", b"_max_deletions"]  # noqa: Y015
+    _WhichOneofReturnType__max_page: _TypeAlias = _typing.Literal["max_page"]  # noqa: Y015
+    _WhichOneofArgType__max_page: _TypeAlias = _typing.Literal["_max_page", b"_max_page"]  # noqa: Y015
+    _WhichOneofReturnType__max_pages: _TypeAlias = _typing.Literal["max_pages"]  # noqa: Y015
+    _WhichOneofArgType__max_pages: _TypeAlias = _typing.Literal["_max_pages", b"_max_pages"]  # noqa: Y015
+    _WhichOneofReturnType__read_timeout: _TypeAlias = _typing.Literal["read_timeout"]  # noqa: Y015
+    _WhichOneofArgType__read_timeout: _TypeAlias = _typing.Literal["_read_timeout", b"_read_timeout"]  # noqa: Y015
+    _WhichOneofReturnType__records: _TypeAlias = _typing.Literal["records"]  # noqa: Y015
+    _WhichOneofArgType__records: _TypeAlias = _typing.Literal["_records", b"_records"]  # noqa: Y015
+    _WhichOneofReturnType__table: _TypeAlias = _typing.Literal["table"]  # noqa: Y015
+    _WhichOneofArgType__table: _TypeAlias = _typing.Literal["_table", b"_table"]  # noqa: Y015
+    _WhichOneofReturnType__timeout: _TypeAlias = _typing.Literal["timeout"]  # noqa: Y015
+    _WhichOneofArgType__timeout: _TypeAlias = _typing.Literal["_timeout", b"_timeout"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_http) -> _WhichOneofReturnType__allow_http | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body) -> _WhichOneofReturnType__body | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connect_timeout) -> _WhichOneofReturnType__connect_timeout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_field) -> _WhichOneofReturnType__created_field | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cron) -> _WhichOneofReturnType__cron | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jitter) -> _WhichOneofReturnType__jitter | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_deletions) -> _WhichOneofReturnType__max_deletions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_page) -> _WhichOneofReturnType__max_page | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_pages) -> _WhichOneofReturnType__max_pages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__read_timeout) -> _WhichOneofReturnType__read_timeout | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__records) -> _WhichOneofReturnType__records | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__table) -> _WhichOneofReturnType__table | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout) -> _WhichOneofReturnType__timeout | None: ...
 
 Global___RestSource: _TypeAlias = RestSource  # noqa: Y015
 
 @_typing.final
-class WebhookSource(_message.Message):
-    """Fields follow with the connector."""
-
+class RestAuth(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    BEARER_FIELD_NUMBER: _builtins.int
+    BASIC_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
+    OAUTH2_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bearer(self) -> Global___BearerAuth: ...
+    @_builtins.property
+    def basic(self) -> Global___BasicAuth: ...
+    @_builtins.property
+    def api_key(self) -> Global___ApiKeyAuth: ...
+    @_builtins.property
+    def oauth2(self) -> Global___OAuth2: ...
     def __init__(
         self,
+        *,
+        bearer: Global___BearerAuth | None = ...,
+        basic: Global___BasicAuth | None = ...,
+        api_key: Global___ApiKeyAuth | None = ...,
+        oauth2: Global___OAuth2 | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "bearer", b"bearer", "config", b"config", "oauth2", b"oauth2"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "basic", b"basic", "bearer", b"bearer", "config", b"config", "oauth2", b"oauth2"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["bearer", "basic", "api_key", "oauth2"]  # noqa: Y015
+    _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_config) -> _WhichOneofReturnType_config | None: ...
+
+Global___RestAuth: _TypeAlias = RestAuth  # noqa: Y015
+
+@_typing.final
+class BearerAuth(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """SECRET."""
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+Global___BearerAuth: _TypeAlias = BearerAuth  # noqa: Y015
+
+@_typing.final
+class BasicAuth(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    user: _builtins.str
+    password: _builtins.str
+    """SECRET."""
+    def __init__(
+        self,
+        *,
+        user: _builtins.str = ...,
+        password: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "password", b"password"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_password", b"_password", "password", b"password", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__password: _TypeAlias = _typing.Literal["password"]  # noqa: Y015
+    _WhichOneofArgType__password: _TypeAlias = _typing.Literal["_password", b"_password"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__password) -> _WhichOneofReturnType__password | None: ...
+
+Global___BasicAuth: _TypeAlias = BasicAuth  # noqa: Y015
+
+@_typing.final
+class ApiKeyAuth(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """SECRET."""
+    header: _builtins.str
+    """Where it stands: the name of a header, or of a parameter of the query."""
+    query: _builtins.str
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        header: _builtins.str | None = ...,
+        query: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_header", b"_header", "_query", b"_query", "header", b"header", "query", b"query"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header", b"_header", "_query", b"_query", "header", b"header", "key", b"key", "query", b"query"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__header: _TypeAlias = _typing.Literal["header"]  # noqa: Y015
+    _WhichOneofArgType__header: _TypeAlias = _typing.Literal["_header", b"_header"]  # noqa: Y015
+    _WhichOneofReturnType__query: _TypeAlias = _typing.Literal["query"]  # noqa: Y015
+    _WhichOneofArgType__query: _TypeAlias = _typing.Literal["_query", b"_query"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__header) -> _WhichOneofReturnType__header | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__query) -> _WhichOneofReturnType__query | None: ...
+
+Global___ApiKeyAuth: _TypeAlias = ApiKeyAuth  # noqa: Y015
+
+@_typing.final
+class OAuth2(_message.Message):
+    """Client credentials (RFC 6749, 4.4)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_URL_FIELD_NUMBER: _builtins.int
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_SECRET_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    SEND_FIELD_NUMBER: _builtins.int
+    token_url: _builtins.str
+    """SECRET, what stands behind its path."""
+    client_id: _builtins.str
+    client_secret: _builtins.str
+    """SECRET."""
+    scope: _builtins.str
+    audience: _builtins.str
+    send: Global___TokenCredentials.ValueType
+    def __init__(
+        self,
+        *,
+        token_url: _builtins.str = ...,
+        client_id: _builtins.str = ...,
+        client_secret: _builtins.str = ...,
+        scope: _builtins.str | None = ...,
+        audience: _builtins.str | None = ...,
+        send: Global___TokenCredentials.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audience", b"_audience", "_scope", b"_scope", "audience", b"audience", "scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audience", b"_audience", "_scope", b"_scope", "audience", b"audience", "client_id", b"client_id", "client_secret", b"client_secret", "scope", b"scope", "send", b"send", "token_url", b"token_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audience: _TypeAlias = _typing.Literal["audience"]  # noqa: Y015
+    _WhichOneofArgType__audience: _TypeAlias = _typing.Literal["_audience", b"_audience"]  # noqa: Y015
+    _WhichOneofReturnType__scope: _TypeAlias = _typing.Literal["scope"]  # noqa: Y015
+    _WhichOneofArgType__scope: _TypeAlias = _typing.Literal["_scope", b"_scope"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audience) -> _WhichOneofReturnType__audience | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scope) -> _WhichOneofReturnType__scope | None: ...
+
+Global___OAuth2: _TypeAlias = OAuth2  # noqa: Y015
+
+@_typing.final
+class RestPagination(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINK_FIELD_NUMBER: _builtins.int
+    NEXT_URL_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def link(self) -> Global___LinkPages: ...
+    @_builtins.property
+    def next_url(self) -> Global___NextUrlPages: ...
+    @_builtins.property
+    def cursor(self) -> Global___CursorPages: ...
+    @_builtins.property
+    def page(self) -> Global___NumberedPages: ...
+    @_builtins.property
+    def offset(self) -> Global___OffsetPages: ...
+    def __init__(
+        self,
+        *,
+        link: Global___LinkPages | None = ...,
+        next_url: Global___NextUrlPages | None = ...,
+        cursor: Global___CursorPages | None = ...,
+        page: Global___NumberedPages | None = ...,
+        offset: Global___OffsetPages | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "cursor", b"cursor", "link", b"link", "next_url", b"next_url", "offset", b"offset", "page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "cursor", b"cursor", "link", b"link", "next_url", b"next_url", "offset", b"offset", "page", b"page"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["link", "next_url", "cursor", "page", "offset"]  # noqa: Y015
+    _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_config) -> _WhichOneofReturnType_config | None: ...
+
+Global___RestPagination: _TypeAlias = RestPagination  # noqa: Y015
+
+@_typing.final
+class LinkPages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REL_FIELD_NUMBER: _builtins.int
+    rel: _builtins.str
+    def __init__(
+        self,
+        *,
+        rel: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rel", b"_rel", "rel", b"rel"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rel", b"_rel", "rel", b"rel"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rel: _TypeAlias = _typing.Literal["rel"]  # noqa: Y015
+    _WhichOneofArgType__rel: _TypeAlias = _typing.Literal["_rel", b"_rel"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rel) -> _WhichOneofReturnType__rel | None: ...
+
+Global___LinkPages: _TypeAlias = LinkPages  # noqa: Y015
+
+@_typing.final
+class NextUrlPages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """JMESPath."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextUrlPages: _TypeAlias = NextUrlPages  # noqa: Y015
+
+@_typing.final
+class CursorPages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    PARAM_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """JMESPath."""
+    param: _builtins.str
+    place: Global___RestPlace.ValueType
+    more: _builtins.str
+    """JMESPath: false on the last page."""
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        param: _builtins.str = ...,
+        place: Global___RestPlace.ValueType = ...,
+        more: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_more", b"_more", "more", b"more"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_more", b"_more", "more", b"more", "param", b"param", "path", b"path", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__more: _TypeAlias = _typing.Literal["more"]  # noqa: Y015
+    _WhichOneofArgType__more: _TypeAlias = _typing.Literal["_more", b"_more"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__more) -> _WhichOneofReturnType__more | None: ...
+
+Global___CursorPages: _TypeAlias = CursorPages  # noqa: Y015
+
+@_typing.final
+class NumberedPages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAM_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    SIZE_PARAM_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    param: _builtins.str
+    start: _builtins.int
+    size: _builtins.int
+    size_param: _builtins.str
+    place: Global___RestPlace.ValueType
+    def __init__(
+        self,
+        *,
+        param: _builtins.str | None = ...,
+        start: _builtins.int | None = ...,
+        size: _builtins.int | None = ...,
+        size_param: _builtins.str | None = ...,
+        place: Global___RestPlace.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_param", b"_param", "_size", b"_size", "_size_param", b"_size_param", "_start", b"_start", "param", b"param", "size", b"size", "size_param", b"size_param", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_param", b"_param", "_size", b"_size", "_size_param", b"_size_param", "_start", b"_start", "param", b"param", "place", b"place", "size", b"size", "size_param", b"size_param", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__param: _TypeAlias = _typing.Literal["param"]  # noqa: Y015
+    _WhichOneofArgType__param: _TypeAlias = _typing.Literal["_param", b"_param"]  # noqa: Y015
+    _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
+    _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
+    _WhichOneofReturnType__size_param: _TypeAlias = _typing.Literal["size_param"]  # noqa: Y015
+    _WhichOneofArgType__size_param: _TypeAlias = _typing.Literal["_size_param", b"_size_param"]  # noqa: Y015
+    _WhichOneofReturnType__start: _TypeAlias = _typing.Literal["start"]  # noqa: Y015
+    _WhichOneofArgType__start: _TypeAlias = _typing.Literal["_start", b"_start"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__param) -> _WhichOneofReturnType__param | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size) -> _WhichOneofReturnType__size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size_param) -> _WhichOneofReturnType__size_param | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__start) -> _WhichOneofReturnType__start | None: ...
+
+Global___NumberedPages: _TypeAlias = NumberedPages  # noqa: Y015
+
+@_typing.final
+class OffsetPages(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARAM_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    LIMIT_PARAM_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    param: _builtins.str
+    limit: _builtins.int
+    limit_param: _builtins.str
+    place: Global___RestPlace.ValueType
+    def __init__(
+        self,
+        *,
+        param: _builtins.str | None = ...,
+        limit: _builtins.int | None = ...,
+        limit_param: _builtins.str | None = ...,
+        place: Global___RestPlace.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_limit_param", b"_limit_param", "_param", b"_param", "limit", b"limit", "limit_param", b"limit_param", "param", b"param"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_limit_param", b"_limit_param", "_param", b"_param", "limit", b"limit", "limit_param", b"limit_param", "param", b"param", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__limit_param: _TypeAlias = _typing.Literal["limit_param"]  # noqa: Y015
+    _WhichOneofArgType__limit_param: _TypeAlias = _typing.Literal["_limit_param", b"_limit_param"]  # noqa: Y015
+    _WhichOneofReturnType__param: _TypeAlias = _typing.Literal["param"]  # noqa: Y015
+    _WhichOneofArgType__param: _TypeAlias = _typing.Literal["_param", b"_param"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit_param) -> _WhichOneofReturnType__limit_param | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__param) -> _WhichOneofReturnType__param | None: ...
+
+Global___OffsetPages: _TypeAlias = OffsetPages  # noqa: Y015
+
+@_typing.final
+class RestCursor(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    PARAM_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    INITIAL_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """A member of the record that rises with each of its changes."""
+    param: _builtins.str
+    """Asks for records whose field is at or after a value."""
+    place: Global___RestPlace.ValueType
+    type: Global___CursorType.ValueType
+    format: _builtins.str
+    initial: _builtins.str
+    overlap: _builtins.str
+    """Duration."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        param: _builtins.str = ...,
+        place: Global___RestPlace.ValueType = ...,
+        type: Global___CursorType.ValueType = ...,
+        format: _builtins.str | None = ...,
+        initial: _builtins.str | None = ...,
+        overlap: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_initial", b"_initial", "_overlap", b"_overlap", "format", b"format", "initial", b"initial", "overlap", b"overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_format", b"_format", "_initial", b"_initial", "_overlap", b"_overlap", "field", b"field", "format", b"format", "initial", b"initial", "overlap", b"overlap", "param", b"param", "place", b"place", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__format: _TypeAlias = _typing.Literal["format"]  # noqa: Y015
+    _WhichOneofArgType__format: _TypeAlias = _typing.Literal["_format", b"_format"]  # noqa: Y015
+    _WhichOneofReturnType__initial: _TypeAlias = _typing.Literal["initial"]  # noqa: Y015
+    _WhichOneofArgType__initial: _TypeAlias = _typing.Literal["_initial", b"_initial"]  # noqa: Y015
+    _WhichOneofReturnType__overlap: _TypeAlias = _typing.Literal["overlap"]  # noqa: Y015
+    _WhichOneofArgType__overlap: _TypeAlias = _typing.Literal["_overlap", b"_overlap"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__format) -> _WhichOneofReturnType__format | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initial) -> _WhichOneofReturnType__initial | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__overlap) -> _WhichOneofReturnType__overlap | None: ...
+
+Global___RestCursor: _TypeAlias = RestCursor  # noqa: Y015
+
+@_typing.final
+class WebhookSource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ColumnsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: Global___RequestType.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___RequestType.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LISTEN_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SERVE_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    ALLOW_HTTP_FIELD_NUMBER: _builtins.int
+    ALLOW_UNVERIFIED_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    DEDUPE_FIELD_NUMBER: _builtins.int
+    MAX_BODY_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    CONTENT_TYPES_FIELD_NUMBER: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    MAX_BACKLOG_FIELD_NUMBER: _builtins.int
+    MAP_FIELD_NUMBER: _builtins.int
+    COLUMNS_FIELD_NUMBER: _builtins.int
+    listen: _builtins.str
+    """address:port, [IPv6]:port"""
+    path: _builtins.str
+    serve: _builtins.bool
+    """false: `waxtap ingest` listens."""
+    allow_http: _builtins.bool
+    allow_unverified: _builtins.bool
+    max_body: _builtins.str
+    """Size."""
+    timeout: _builtins.str
+    """Duration."""
+    max_connections: _builtins.int
+    keep: _builtins.str
+    """Duration."""
+    max_backlog: _builtins.str
+    """Size."""
+    @_builtins.property
+    def verify(self) -> Global___RequestVerification: ...
+    @_builtins.property
+    def tls(self) -> Global___ServerTls: ...
+    @_builtins.property
+    def dedupe(self) -> Global___RequestDedupe: ...
+    @_builtins.property
+    def rate(self) -> Global___RequestRate: ...
+    @_builtins.property
+    def content_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def map(self) -> Global___RequestMap: ...
+    @_builtins.property
+    def columns(self) -> _containers.ScalarMap[_builtins.str, Global___RequestType.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        listen: _builtins.str | None = ...,
+        path: _builtins.str | None = ...,
+        serve: _builtins.bool | None = ...,
+        verify: Global___RequestVerification | None = ...,
+        allow_http: _builtins.bool | None = ...,
+        allow_unverified: _builtins.bool | None = ...,
+        tls: Global___ServerTls | None = ...,
+        dedupe: Global___RequestDedupe | None = ...,
+        max_body: _builtins.str | None = ...,
+        timeout: _builtins.str | None = ...,
+        max_connections: _builtins.int | None = ...,
+        rate: Global___RequestRate | None = ...,
+        content_types: _abc.Iterable[_builtins.str] | None = ...,
+        headers: _abc.Iterable[_builtins.str] | None = ...,
+        keep: _builtins.str | None = ...,
+        max_backlog: _builtins.str | None = ...,
+        map: Global___RequestMap | None = ...,
+        columns: _abc.Mapping[_builtins.str, Global___RequestType.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allow_http", b"_allow_http", "_allow_unverified", b"_allow_unverified", "_keep", b"_keep", "_listen", b"_listen", "_max_backlog", b"_max_backlog", "_max_body", b"_max_body", "_max_connections", b"_max_connections", "_path", b"_path", "_serve", b"_serve", "_timeout", b"_timeout", "allow_http", b"allow_http", "allow_unverified", b"allow_unverified", "dedupe", b"dedupe", "keep", b"keep", "listen", b"listen", "map", b"map", "max_backlog", b"max_backlog", "max_body", b"max_body", "max_connections", b"max_connections", "path", b"path", "rate", b"rate", "serve", b"serve", "timeout", b"timeout", "tls", b"tls", "verify", b"verify"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allow_http", b"_allow_http", "_allow_unverified", b"_allow_unverified", "_keep", b"_keep", "_listen", b"_listen", "_max_backlog", b"_max_backlog", "_max_body", b"_max_body", "_max_connections", b"_max_connections", "_path", b"_path", "_serve", b"_serve", "_timeout", b"_timeout", "allow_http", b"allow_http", "allow_unverified", b"allow_unverified", "columns", b"columns", "content_types", b"content_types", "dedupe", b"dedupe", "headers", b"headers", "keep", b"keep", "listen", b"listen", "map", b"map", "max_backlog", b"max_backlog", "max_body", b"max_body", "max_connections", b"max_connections", "path", b"path", "rate", b"rate", "serve", b"serve", "timeout", b"timeout", "tls", b"tls", "verify", b"verify"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allow_http: _TypeAlias = _typing.Literal["allow_http"]  # noqa: Y015
+    _WhichOneofArgType__allow_http: _TypeAlias = _typing.Literal["_allow_http", b"_allow_http"]  # noqa: Y015
+    _WhichOneofReturnType__allow_unverified: _TypeAlias = _typing.Literal["allow_unverified"]  # noqa: Y015
+    _WhichOneofArgType__allow_unverified: _TypeAlias = _typing.Literal["_allow_unverified", b"_allow_unverified"]  # noqa: Y015
+    _WhichOneofReturnType__keep: _TypeAlias = _typing.Literal["keep"]  # noqa: Y015
+    _WhichOneofArgType__keep: _TypeAlias = _typing.Literal["_keep", b"_keep"]  # noqa: Y015
+    _WhichOneofReturnType__listen: _TypeAlias = _typing.Literal["listen"]  # noqa: Y015
+    _WhichOneofArgType__listen: _TypeAlias = _typing.Literal["_listen", b"_listen"]  # noqa: Y015
+    _WhichOneofReturnType__max_backlog: _TypeAlias = _typing.Literal["max_backlog"]  # noqa: Y015
+    _WhichOneofArgType__max_backlog: _TypeAlias = _typing.Literal["_max_backlog", b"_max_backlog"]  # noqa: Y015
+    _WhichOneofReturnType__max_body: _TypeAlias = _typing.Literal["max_body"]  # noqa: Y015
+    _WhichOneofArgType__max_body: _TypeAlias = _typing.Literal["_max_body", b"_max_body"]  # noqa: Y015
+    _WhichOneofReturnType__max_connections: _TypeAlias = _typing.Literal["max_connections"]  # noqa: Y015
+    _WhichOneofArgType__max_connections: _TypeAlias = _typing.Literal["_max_connections", b"_max_connections"]  # noqa: Y015
+    _WhichOneofReturnType__path: _TypeAlias = _typing.Literal["path"]  # noqa: Y015
+    _WhichOneofArgType__path: _TypeAlias = _typing.Literal["_path", b"_path"]  # noqa: Y015
+    _WhichOneofReturnType__serve: _TypeAlias = _typing.Literal["serve"]  # noqa: Y015
+    _WhichOneofArgType__serve: _TypeAlias = _typing.Literal["_serve", b"_serve"]  # noqa: Y015
+    _WhichOneofReturnType__timeout: _TypeAlias = _typing.Literal["timeout"]  # noqa: Y015
+    _WhichOneofArgType__timeout: _TypeAlias = _typing.Literal["_timeout", b"_timeout"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_http) -> _WhichOneofReturnType__allow_http | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allow_unverified) -> _WhichOneofReturnType__allow_unverified | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__keep) -> _WhichOneofReturnType__keep | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__listen) -> _WhichOneofReturnType__listen | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_backlog) -> _WhichOneofReturnType__max_backlog | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_body) -> _WhichOneofReturnType__max_body | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_connections) -> _WhichOneofReturnType__max_connections | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__path) -> _WhichOneofReturnType__path | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__serve) -> _WhichOneofReturnType__serve | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout) -> _WhichOneofReturnType__timeout | None: ...
+
 Global___WebhookSource: _TypeAlias = WebhookSource  # noqa: Y015
+
+@_typing.final
+class RequestVerification(_message.Message):
+    """Exactly one way, with every secret that is good at present."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STANDARD_FIELD_NUMBER: _builtins.int
+    GITHUB_FIELD_NUMBER: _builtins.int
+    STRIPE_FIELD_NUMBER: _builtins.int
+    BEARER_FIELD_NUMBER: _builtins.int
+    NONE_FIELD_NUMBER: _builtins.int
+    TOLERANCE_FIELD_NUMBER: _builtins.int
+    none: _builtins.bool
+    """Everybody is believed."""
+    tolerance: _builtins.str
+    """Duration."""
+    @_builtins.property
+    def standard(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SECRET. Standard Webhooks."""
+
+    @_builtins.property
+    def github(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SECRET. X-Hub-Signature-256."""
+
+    @_builtins.property
+    def stripe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SECRET. Stripe-Signature."""
+
+    @_builtins.property
+    def bearer(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """SECRET. Authorization: Bearer."""
+
+    def __init__(
+        self,
+        *,
+        standard: _abc.Iterable[_builtins.str] | None = ...,
+        github: _abc.Iterable[_builtins.str] | None = ...,
+        stripe: _abc.Iterable[_builtins.str] | None = ...,
+        bearer: _abc.Iterable[_builtins.str] | None = ...,
+        none: _builtins.bool | None = ...,
+        tolerance: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_none", b"_none", "_tolerance", b"_tolerance", "none", b"none", "tolerance", b"tolerance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_none", b"_none", "_tolerance", b"_tolerance", "bearer", b"bearer", "github", b"github", "none", b"none", "standard", b"standard", "stripe", b"stripe", "tolerance", b"tolerance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__none: _TypeAlias = _typing.Literal["none"]  # noqa: Y015
+    _WhichOneofArgType__none: _TypeAlias = _typing.Literal["_none", b"_none"]  # noqa: Y015
+    _WhichOneofReturnType__tolerance: _TypeAlias = _typing.Literal["tolerance"]  # noqa: Y015
+    _WhichOneofArgType__tolerance: _TypeAlias = _typing.Literal["_tolerance", b"_tolerance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__none) -> _WhichOneofReturnType__none | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tolerance) -> _WhichOneofReturnType__tolerance | None: ...
+
+Global___RequestVerification: _TypeAlias = RequestVerification  # noqa: Y015
+
+@_typing.final
+class ServerTls(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CERT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    cert: _builtins.str
+    key: _builtins.str
+    def __init__(
+        self,
+        *,
+        cert: _builtins.str = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cert", b"cert", "key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServerTls: _TypeAlias = ServerTls  # noqa: Y015
+
+@_typing.final
+class RequestDedupe(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    header: _builtins.str
+    window: _builtins.str
+    """Duration."""
+    def __init__(
+        self,
+        *,
+        header: _builtins.str | None = ...,
+        window: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_header", b"_header", "_window", b"_window", "header", b"header", "window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_header", b"_header", "_window", b"_window", "header", b"header", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__header: _TypeAlias = _typing.Literal["header"]  # noqa: Y015
+    _WhichOneofArgType__header: _TypeAlias = _typing.Literal["_header", b"_header"]  # noqa: Y015
+    _WhichOneofReturnType__window: _TypeAlias = _typing.Literal["window"]  # noqa: Y015
+    _WhichOneofArgType__window: _TypeAlias = _typing.Literal["_window", b"_window"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__header) -> _WhichOneofReturnType__header | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window) -> _WhichOneofReturnType__window | None: ...
+
+Global___RequestDedupe: _TypeAlias = RequestDedupe  # noqa: Y015
+
+@_typing.final
+class RequestRate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    PER_CLIENT_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
+    requests: _builtins.float
+    per_client: _builtins.float
+    burst: _builtins.str
+    """Duration."""
+    def __init__(
+        self,
+        *,
+        requests: _builtins.float | None = ...,
+        per_client: _builtins.float | None = ...,
+        burst: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_per_client", b"_per_client", "_requests", b"_requests", "burst", b"burst", "per_client", b"per_client", "requests", b"requests"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_burst", b"_burst", "_per_client", b"_per_client", "_requests", b"_requests", "burst", b"burst", "per_client", b"per_client", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__burst: _TypeAlias = _typing.Literal["burst"]  # noqa: Y015
+    _WhichOneofArgType__burst: _TypeAlias = _typing.Literal["_burst", b"_burst"]  # noqa: Y015
+    _WhichOneofReturnType__per_client: _TypeAlias = _typing.Literal["per_client"]  # noqa: Y015
+    _WhichOneofArgType__per_client: _TypeAlias = _typing.Literal["_per_client", b"_per_client"]  # noqa: Y015
+    _WhichOneofReturnType__requests: _TypeAlias = _typing.Literal["requests"]  # noqa: Y015
+    _WhichOneofArgType__requests: _TypeAlias = _typing.Literal["_requests", b"_requests"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__burst) -> _WhichOneofReturnType__burst | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__per_client) -> _WhichOneofReturnType__per_client | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests) -> _WhichOneofReturnType__requests | None: ...
+
+Global___RequestRate: _TypeAlias = RequestRate  # noqa: Y015
+
+@_typing.final
+class RequestMap(_message.Message):
+    """What becomes of a request. Expressions are JMESPath over body, record and headers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    OP_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    TS_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_FIELD_NUMBER: _builtins.int
+    records: _builtins.str
+    row: _builtins.str
+    ts: _builtins.str
+    form_field: _builtins.str
+    @_builtins.property
+    def table(self) -> Global___RequestTable: ...
+    @_builtins.property
+    def key(self) -> Global___RequestKey: ...
+    @_builtins.property
+    def op(self) -> Global___RequestOp: ...
+    def __init__(
+        self,
+        *,
+        records: _builtins.str | None = ...,
+        table: Global___RequestTable | None = ...,
+        key: Global___RequestKey | None = ...,
+        op: Global___RequestOp | None = ...,
+        row: _builtins.str | None = ...,
+        ts: _builtins.str | None = ...,
+        form_field: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_form_field", b"_form_field", "_records", b"_records", "_row", b"_row", "_ts", b"_ts", "form_field", b"form_field", "key", b"key", "op", b"op", "records", b"records", "row", b"row", "table", b"table", "ts", b"ts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_form_field", b"_form_field", "_records", b"_records", "_row", b"_row", "_ts", b"_ts", "form_field", b"form_field", "key", b"key", "op", b"op", "records", b"records", "row", b"row", "table", b"table", "ts", b"ts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__form_field: _TypeAlias = _typing.Literal["form_field"]  # noqa: Y015
+    _WhichOneofArgType__form_field: _TypeAlias = _typing.Literal["_form_field", b"_form_field"]  # noqa: Y015
+    _WhichOneofReturnType__records: _TypeAlias = _typing.Literal["records"]  # noqa: Y015
+    _WhichOneofArgType__records: _TypeAlias = _typing.Literal["_records", b"_records"]  # noqa: Y015
+    _WhichOneofReturnType__row: _TypeAlias = _typing.Literal["row"]  # noqa: Y015
+    _WhichOneofArgType__row: _TypeAlias = _typing.Literal["_row", b"_row"]  # noqa: Y015
+    _WhichOneofReturnType__ts: _TypeAlias = _typing.Literal["ts"]  # noqa: Y015
+    _WhichOneofArgType__ts: _TypeAlias = _typing.Literal["_ts", b"_ts"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__form_field) -> _WhichOneofReturnType__form_field | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__records) -> _WhichOneofReturnType__records | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__row) -> _WhichOneofReturnType__row | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ts) -> _WhichOneofReturnType__ts | None: ...
+
+Global___RequestMap: _TypeAlias = RequestMap  # noqa: Y015
+
+@_typing.final
+class RequestTable(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def found(self) -> Global___FoundTable: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        found: Global___FoundTable | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "found", b"found", "name", b"name"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "found", b"found", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["name", "found"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___RequestTable: _TypeAlias = RequestTable  # noqa: Y015
+
+@_typing.final
+class FoundTable(_message.Message):
+    """The table's name out of each record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoundTable: _TypeAlias = FoundTable  # noqa: Y015
+
+@_typing.final
+class RequestKey(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELDS_FIELD_NUMBER: _builtins.int
+    EXPRESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fields(self) -> Global___Names:
+        """Fields of the row; an empty list: no key."""
+
+    @_builtins.property
+    def expressions(self) -> Global___Expressions:
+        """Names and expressions, in the order that the key has."""
+
+    def __init__(
+        self,
+        *,
+        fields: Global___Names | None = ...,
+        expressions: Global___Expressions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expressions", b"expressions", "fields", b"fields", "form", b"form"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expressions", b"expressions", "fields", b"fields", "form", b"form"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["fields", "expressions"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___RequestKey: _TypeAlias = RequestKey  # noqa: Y015
+
+@_typing.final
+class Names(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Names: _TypeAlias = Names  # noqa: Y015
+
+@_typing.final
+class Expressions(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedExpression]: ...
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___NamedExpression] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Expressions: _TypeAlias = Expressions  # noqa: Y015
+
+@_typing.final
+class NamedExpression(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    expression: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        expression: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expression", b"expression", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedExpression: _TypeAlias = NamedExpression  # noqa: Y015
+
+@_typing.final
+class RequestOp(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OP_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    op: Global___ChangeOp.ValueType
+    @_builtins.property
+    def found(self) -> Global___FoundOp: ...
+    def __init__(
+        self,
+        *,
+        op: Global___ChangeOp.ValueType = ...,
+        found: Global___FoundOp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "found", b"found", "op", b"op"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "found", b"found", "op", b"op"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_form: _TypeAlias = _typing.Literal["op", "found"]  # noqa: Y015
+    _WhichOneofArgType_form: _TypeAlias = _typing.Literal["form", b"form"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_form) -> _WhichOneofReturnType_form | None: ...
+
+Global___RequestOp: _TypeAlias = RequestOp  # noqa: Y015
+
+@_typing.final
+class FoundOp(_message.Message):
+    """The operation out of each record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: Global___FoundChange.ValueType
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___FoundChange.ValueType = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    EXPRESSION_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    DEFAULT_FIELD_NUMBER: _builtins.int
+    expression: _builtins.str
+    default: Global___FoundChange.ValueType
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, Global___FoundChange.ValueType]: ...
+    def __init__(
+        self,
+        *,
+        expression: _builtins.str = ...,
+        values: _abc.Mapping[_builtins.str, Global___FoundChange.ValueType] | None = ...,
+        default: Global___FoundChange.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default", b"default", "expression", b"expression", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FoundOp: _TypeAlias = FoundOp  # noqa: Y015
 
 @_typing.final
 class Topic(_message.Message):
