@@ -14,8 +14,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     SecretStr,
+    Tag,
     field_validator,
     model_validator,
 )
@@ -58,6 +60,15 @@ def _header(text: str) -> str:
 
 def _none(value: object) -> object:
     return {"none": True} if value == "none" else value
+
+
+def _form(value: object) -> str:
+    """Which way to write a setting was chosen; so an error speaks of that one alone."""
+    return "mapping" if isinstance(value, dict | BaseModel) else "text"
+
+
+def _form_of_key(value: object) -> str:
+    return "mapping" if isinstance(value, dict) else "list"
 
 
 Expression = Annotated[str, AfterValidator(_expression)]
@@ -166,11 +177,20 @@ class MapSpec(_Spec):
     records: Expression | None = Field(
         default=None, description="a list in the body; none: the body is the one record"
     )
-    table: Annotated[str, Field(min_length=1)] | TableSpec = "events"
-    key: tuple[str, ...] | dict[str, Expression] = Field(
+    table: Annotated[
+        Annotated[str, Field(min_length=1), Tag("text")] | Annotated[TableSpec, Tag("mapping")],
+        Discriminator(_form),
+    ] = "events"
+    key: Annotated[
+        Annotated[tuple[str, ...], Tag("list")] | Annotated[dict[str, Expression], Tag("mapping")],
+        Discriminator(_form_of_key),
+    ] = Field(
         default=("id",), description="fields of the row, or names and expressions; []: no key"
     )
-    op: Literal["c", "u", "d"] | OpSpec = "c"
+    op: Annotated[
+        Annotated[Literal["c", "u", "d"], Tag("text")] | Annotated[OpSpec, Tag("mapping")],
+        Discriminator(_form),
+    ] = "c"
     row: Expression = Field(default="record", description="what becomes `after`, an object")
     ts: Expression | None = Field(
         default=None, description="when it happened: seconds, milliseconds, or RFC 3339"

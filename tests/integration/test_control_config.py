@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.servers
 
-ENVIRONMENT = {"SHOP_DSN": "host=shop password=tops3cret", "SALT": "tops3cret"}
+ENVIRONMENT = {
+    "SHOP_DSN": "host=shop password=tops3cret",
+    "SALT": "tops3cret",
+    "API_PATH": "/items",
+}
 SHOP = config.Source(postgres=config.PostgresSource(dsn="${SHOP_DSN}", tables=["public.*"]))
 WAREHOUSE = config.Sink(
     postgres=config.PostgresSink(dsn="host=w user=u password=${SHOP_DSN}"), topics=["db.*"]
@@ -44,6 +48,17 @@ def nats(nats_server: NatsServer) -> NatsSpec:
 def control(nats: NatsSpec) -> Iterator[RunningControl]:
     with RunningControl(nats, ENVIRONMENT) as running:
         yield running
+
+
+def _rest(**settings: object) -> config.Source:
+    given = config.RestSource(url="https://api.test${API_PATH}", key=["id"])
+    given.MergeFrom(config.RestSource(**settings))  # type: ignore[arg-type]
+    return config.Source(rest=given)
+
+
+def _hooks(mapped: config.RequestMap) -> config.Source:
+    verify = config.RequestVerification(bearer=["${SALT}"])
+    return config.Source(webhook=config.WebhookSource(verify=verify, map=mapped))
 
 
 def _shop(control: RunningControl, **request: object) -> config.Source:
@@ -104,6 +119,45 @@ def test_a_source_is_created_read_listed_updated_and_deleted(control: RunningCon
     )
     assert not stub.ListSources(cdc.ListSourcesRequest()).sources
     assert control.store.read().tree == {}
+
+
+def test_settings_of_several_forms_and_types_are_replaced_as_a_whole(
+    control: RunningControl,
+) -> None:
+    stub = control.config
+    found = config.RequestTable(found=config.FoundTable(expression="body.table"))
+    pairs = [config.NamedExpression(name=name, expression="body.x") for name in ("b", "a")]
+    key = config.RequestKey(expressions=config.Expressions(items=pairs))
+    hooks = _hooks(config.RequestMap(table=found, key=key))
+    created = stub.CreateSource(cdc.CreateSourceRequest(source_id="hooks", source=hooks))
+    assert created.webhook == hooks.webhook
+    named = config.RequestTable(name="events")
+    change = _hooks(config.RequestMap(table=named, key=config.RequestKey(fields=config.Names())))
+    change.name = created.name
+    updated = stub.UpdateSource(cdc.UpdateSourceRequest(source=change))
+    assert updated.webhook == change.webhook
+    change.webhook.map.table.CopyFrom(found)
+    masked = stub.UpdateSource(
+        cdc.UpdateSourceRequest(source=change, update_mask=FieldMask(paths=["webhook.map.table"]))
+    )
+    assert masked.webhook == change.webhook
+    inside = cdc.UpdateSourceRequest(
+        source=change, update_mask=FieldMask(paths=["webhook.map.table.found"])
+    )
+    assert refused(stub.UpdateSource, inside).fields == ["update_mask"]
+
+    basic = config.RestAuth(basic=config.BasicAuth(user="u", password="${SALT}"))
+    polled = _rest(auth=basic, max_deletions=0.25, query={"per_page": "50"})
+    created = stub.CreateSource(cdc.CreateSourceRequest(source_id="crm", source=polled))
+    assert created.rest == polled.rest
+    token = config.RestAuth(bearer=config.BearerAuth(token="${SALT}"))
+    updated = stub.UpdateSource(
+        cdc.UpdateSourceRequest(
+            source=config.Source(name=created.name, rest=config.RestSource(auth=token))
+        )
+    )
+    polled.rest.auth.CopyFrom(token)
+    assert updated.rest == polled.rest
 
 
 def test_a_sink_is_created_read_listed_updated_and_deleted(control: RunningControl) -> None:
@@ -184,6 +238,17 @@ def test_a_topic_is_created_read_listed_updated_and_deleted(control: RunningCont
         (config.Source(), "source", "CONFIG_UNKNOWN_TYPE"),
         (config.Source(mysql=config.MysqlSource(dsn="${SHOP_DSN}", server_id=-1)),
          "source.mysql.server_id", "CONFIG_INVALID"),
+        (_rest(query={"key": "hunter2"}), "source.rest.query.key", "CONFIG_PLAINTEXT_SECRET"),
+        (_rest(auth=config.RestAuth(bearer=config.BearerAuth(token="hunter2"))),
+         "source.rest.auth.bearer.token", "CONFIG_PLAINTEXT_SECRET"),
+        (_rest(auth=config.RestAuth()), "source.rest.auth", "CONFIG_INVALID"),
+        (_rest(records="a..b"), "source.rest.records", "CONFIG_INVALID"),
+        (_rest(pagination=config.RestPagination(page=config.NumberedPages(start=-1))),
+         "source.rest.pagination.page.start", "CONFIG_INVALID"),
+        (_hooks(config.RequestMap(table=config.RequestTable())),
+         "source.webhook.map.table", "CONFIG_INVALID"),
+        (_hooks(config.RequestMap(op=config.RequestOp(found=config.FoundOp(expression="a..b")))),
+         "source.webhook.map.op.found.expression", "CONFIG_INVALID"),
     ],
 )  # fmt: skip
 def test_a_wrong_source_is_refused_with_the_field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -12,8 +13,10 @@ from structlog.testing import capture_logs
 from connectors.jetstream.spec import NatsSpec
 from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import config_pb2 as config
+from control.servers.ports import free_port
 from tests.integration.control_refusals import refused
 from tests.integration.control_server import RunningControl, empty_bucket
+from tests.servers.receiver import Receiver, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +73,27 @@ def test_a_connection_is_tested_registered_or_not_and_nothing_is_changed(
     assert wrong.fields == ["source.postgres.dsn"]
     assert refused(test, cdc.TestConnectionRequest(name="sinks/none")).reason == "CONTROL_NOT_FOUND"
     assert refused(test, cdc.TestConnectionRequest()).reason == "CONTROL_MISSING"
+
+
+def test_sources_without_a_database_are_tested_too(control: RunningControl) -> None:
+    test = control.config.TestConnection
+    url = f"http://127.0.0.1:{free_port()}"
+    polled = config.RestSource(url=url, key=["id"], allow_http=True)
+    answer = test(cdc.TestConnectionRequest(source=config.Source(rest=polled)))
+    assert [one.code for one in answer.findings] == ["rest.connection"]
+    with Receiver(lambda _: Reply(200, body=b'[{"id": 1}]')) as receiver:
+        polled.url = f"http://127.0.0.1:{receiver.port}"
+        assert test(cdc.TestConnectionRequest(source=config.Source(rest=polled))).ok
+    verify = config.RequestVerification(bearer=["${AWAY}"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        hooks = config.WebhookSource(
+            verify=verify, listen=f"127.0.0.1:{taken.getsockname()[1]}", max_body="100MB"
+        )
+        answer = test(cdc.TestConnectionRequest(source=config.Source(webhook=hooks)))
+    assert [one.code for one in answer.findings] == ["webhook.max_body", "webhook.port_in_use"]
+    hooks.ClearField("max_body")
+    assert test(cdc.TestConnectionRequest(source=config.Source(webhook=hooks))).ok
+    assert test(cdc.TestConnectionRequest(source=config.Source(webhook=hooks))).ok
 
 
 def test_a_server_that_is_not_set_up_is_told_of_with_every_fault(

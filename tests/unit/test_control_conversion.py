@@ -140,8 +140,9 @@ def _compare_forms(annotation: object, message: Descriptor, seen: set[str]) -> N
     ways: dict[type, object] = {}
     for each in get_args(annotation):
         _, models, repeated = _within(each)
-        mapping = bool(models) or get_origin(each) is dict
-        ways[dict if mapping else list if repeated else str] = each
+        way = get_args(each)[0] if get_origin(each) is Annotated else each
+        mapping = bool(models) or get_origin(way) is dict
+        ways[dict if mapping else list if repeated else str] = way
     assert ways.keys() == {shape(field) for field in message.fields}
     for field in message.fields:
         way, inner = ways[shape(field)], items(field) or field
@@ -438,7 +439,7 @@ def test_a_form_or_a_type_that_is_unknown_is_refused_with_its_place(
         ("rest", "pagination.rel", "rest.pagination.link.rel"),
         ("rest", "pagination.param", "rest.pagination.param"),
         ("rest", "query.token", "rest.query.token"),
-        ("webhook", "map.table.TableSpec.expression", "webhook.map.table.found.expression"),
+        ("webhook", "map.table.mapping.expression", "webhook.map.table.found.expression"),
         ("webhook", "map.key.0", "webhook.map.key[0]"),
         ("webhook", "verify.standard.1", "webhook.verify.standard[1]"),
     ],

@@ -53,6 +53,8 @@ def arrived(body: bytes, sequence: int = 7, headers: dict[str, str] | None = Non
         ({"map": {"row": "record."}}, "is no JMESPath expression"),
         ({"map": {"key": {"id": "[["}}}, "is no JMESPath expression"),
         ({"map": {"op": {"expression": "body.type", "values": {"x": "r"}}}}, "'c', 'u', 'd'"),
+        ({"map": {"op": "x"}}, "'c', 'u' or 'd'"),
+        ({"map": {"table": {"expression": "[["}}}, "is no JMESPath expression"),
         ({"headers": ["Authorization"]}, "never stored"),
         ({"columns": {"name": "string"}}, "belongs to the key"),
         ({"columns": {"id": "int"}}, "'integer', 'number'"),
@@ -63,7 +65,8 @@ def arrived(body: bytes, sequence: int = 7, headers: dict[str, str] | None = Non
 def test_a_wrong_setting_is_told(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError) as caught:
         spec(**settings)
-    assert told in str(caught.value)
+    (problem,) = caught.value.errors()
+    assert told in problem["msg"]
     assert "s3cret" not in str(caught.value)
 
 
