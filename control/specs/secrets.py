@@ -5,7 +5,8 @@ Five kinds of texts, told apart by the name of their field:
 - `dsn`, a connection string: its passwords are references, what else it says may be written out,
   such as `host=db user=cdc password=${PW}` or `mysql://cdc:${PW}@db:3306/`;
 - `url`, an address: what stands behind the host is references, for it may hold a token;
-- `token_url`, an address that is no secret by itself: its query is references;
+- `token_url`, and the `url` of a REST API, addresses that are no secret by themselves: their query
+  is references;
 - `query`, parameters: references, a small number, `true` or `false`;
 - any other is references alone; the word of a scheme may stand before: `Bearer ${TOKEN}`.
 
@@ -39,6 +40,10 @@ _PARAMETER = re.compile(r"\d{1,6}|true|false")
 _SECRET_NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token", re.IGNORECASE)
 
 
+# The path of an API's list tells nothing, while that of a webhook often is its secret.
+_RULES = {("rest", "url"): "token_url"}
+
+
 def check_secrets(model: type[BaseModel], settings: object, where: str) -> None:
     """Check that settings hold no secret.
 
@@ -69,7 +74,14 @@ def _secrets(
     for name, field in model.model_fields.items():
         key = field.alias or name
         if settings.get(key) is not None:
-            yield from _texts(field.annotation, settings[key], f"{where}.{key}", key)
+            rule = _RULES.get((_type(model), key), key)
+            yield from _texts(field.annotation, settings[key], f"{where}.{key}", rule)
+
+
+def _type(model: type[BaseModel]) -> str:
+    """The connector's type that a model is of; empty: of none."""
+    field = model.model_fields.get("type")
+    return str(get_args(field.annotation)[0]) if field and get_args(field.annotation) else ""
 
 
 def _texts(
@@ -139,5 +151,5 @@ def _cure(name: str) -> str:
     if name == "url":
         return "write a reference in place of what stands behind the host: https://host${HOOK_PATH}"
     if name == "token_url":
-        return "write a reference in place of its query: https://host/token?${TOKEN_QUERY}"
+        return "write a reference in place of its query: https://host/path?${QUERY}"
     return "write a reference: ${NAME}, or ${file:/path}"

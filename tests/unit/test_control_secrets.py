@@ -87,6 +87,7 @@ def test_a_secret_that_is_written_out_is_refused_unseen(
         (Elasticsearch, {"api_key": "${A}", "user": "", "password": ""}),
         (SinkOptions, {"transform": ["unwrap", {"mask": {"salt": "${A}"}}, {"drop": ["a"]}]}),
         (Rest, {"url": "https://h${PATH}", "query": {"per_page": "500", "key": "${KEY}"}}),
+        (Rest, {"url": "https://h/v1/items", "query": {"page": "1"}}),
         (Rest, {"url": "${URL}", "query": {"deep": "true"}, "headers": {"X": "Token ${A}"}}),
         (Rest, {"auth": {"token_url": "https://h:8443/oauth/token", "client_secret": "${A}"}}),
         (Rest, {"auth": {"token_url": "https://h/token?${QUERY}"}, "body": {"key": "${KEY}"}}),
