@@ -26,6 +26,7 @@ from typing_extensions import override
 from connectors.jetstream.patience import Patience
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.stream import stream_name, verify_not_behind
+from dataflows import tracing
 from dataflows.capture_source import CapturePartition, connector
 from dataflows.measuring import CaptureMeter
 from dataflows.memory.continuity import InputState, Memory
@@ -156,6 +157,7 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
         self, nats: NatsSpec, source: SourceConfig, remembered: PublisherState | None
     ) -> None:
         self._nats, self._accept, self._remembered = nats, source.accept, remembered
+        self._source = source.name
         self._meter = CaptureMeter(source.name)
         self._publisher: Publisher | None = None
         self._bare: Routed | None = None
@@ -177,7 +179,8 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
             # goes with the epoch: where nearly nothing is kept, the stream holds nearly nothing.
             self._bare = None if routed.messages else routed
             if self._bare is None:
-                self._publisher.publish(routed.messages, routed.checkpoint, routed.resume)
+                with tracing.publish(self._source, routed.claim.stream, routed.messages):
+                    self._publisher.publish(routed.messages, routed.checkpoint, routed.resume)
                 self._meter.published(routed.messages)
 
     @override

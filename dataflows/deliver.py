@@ -33,6 +33,7 @@ from connectors.jetstream.offsets import KvOffsets
 from connectors.jetstream.requests import Requests
 from connectors.jetstream.stream import stream_name
 from connectors.letters import Asked
+from dataflows import tracing
 from dataflows.claiming import claim_share
 from dataflows.configuration.places import placing
 from dataflows.dead_letters import DeadLetterWriter
@@ -300,7 +301,8 @@ class _TargetSinkPartition(StatefulSinkPartition["Item", None]):
             if isinstance(item, Asked):
                 self._asked.add(item)
             else:
-                self._writer.write(item)
+                with tracing.deliver(self._sink.name, item):
+                    self._writer.write(item)
                 if self._meter is not None:
                     self._meter.delivered(item)
             self._asked.carry_out(self._writer)

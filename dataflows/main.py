@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bytewax.dataflow import Dataflow
 
 from connectors.errors import WaxtapError
-from dataflows import metrics_endpoint, reporting, stopping
+from dataflows import metrics_endpoint, reporting, stopping, tracing
 from dataflows.present import Present
 from dataflows.spec import check_flow
 
@@ -36,6 +36,7 @@ def flow() -> Dataflow:
     stopping.install()
     try:
         metrics_endpoint.serve(os.environ)
+        tracing.configure(os.environ)
         file = Path(os.environ.get("WAXTAP_CONFIG", "waxtap.yaml"))
         chosen = os.environ.get("WAXTAP_FLOW", "")
         present = Present(file, os.environ, chosen)

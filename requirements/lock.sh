@@ -7,8 +7,8 @@ tools=$1
 "$(dirname "$0")/../.venv/bin/python" -m venv "$tools"
 "$tools/bin/pip" install -q --disable-pip-version-check uv
 
-# Every connector and the control service, since the tests run them all.
-CONNECTORS="--extra control --extra elasticsearch --extra mysql --extra rest --extra webhook"
+# Every connector, the control service and traces, since the tests run them all.
+EXTRAS="--extra control --extra elasticsearch --extra mysql --extra rest --extra traces --extra webhook"
 
 # Extras are kept in the files: pip takes the newest release of a package that another one wants with an
 # extra, and then refuses its hash, unless the file pins the package with that extra.
@@ -22,6 +22,6 @@ lock() {
 }
 
 lock runtime.txt pyproject.toml
-lock dev.txt pyproject.toml requirements/tools.in --extra dev --extra demo $CONNECTORS
-lock bench.txt pyproject.toml requirements/tools.in --extra dev --extra demo --extra bench $CONNECTORS
+lock dev.txt pyproject.toml requirements/tools.in --extra dev --extra demo $EXTRAS
+lock bench.txt pyproject.toml requirements/tools.in --extra dev --extra demo --extra bench $EXTRAS
 rm -rf "$tools"

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from control.server.callers import caller
 from control.server.roles import changes
+from control.server.statuses import code_of
 from control.server.wrapped import wrapped
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ async def _written(method: str, request: object, context: Context) -> AsyncItera
         yield
         outcome = grpc.StatusCode.OK.name
     except BaseException:
-        outcome = _code(context)
+        outcome = code_of(context).name
         raise
     finally:
         who = caller.get()
@@ -88,13 +89,3 @@ def resource_of(request: object) -> str:
         return f"sinks/{sink}"
     revision = getattr(request, "revision", 0)
     return f"revisions/{revision}" if revision else ""
-
-
-def _code(context: Context) -> str:
-    code: object = context.code()
-    if isinstance(code, grpc.StatusCode):
-        return code.name
-    for known in grpc.StatusCode:
-        if known.value[0] == code and code:
-            return known.name
-    return grpc.StatusCode.CANCELLED.name

@@ -29,6 +29,7 @@ from control.supervisor.observer import FlowObserver
 from control.supervisor.rendering import render
 from control.supervisor.settings import Settings
 from control.supervisor.supervisor import Supervisor
+from dataflows import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +100,7 @@ async def serve(
                 FlowService(supervisor).register,
                 *_explorer(stack, explorer, store, supervisor, nats),
             ],
-            interceptors=(Authentication(callers), Audit()),
+            interceptors=(*_traces(environment), Authentication(callers), Audit()),
             credentials=credentials,
         )
         observer.start()
@@ -115,6 +116,16 @@ async def serve(
             started(server.port)
         await _watch(server, supervisor, stop)
         log.info("control service ends")
+
+
+def _traces(environment: Mapping[str, str]) -> list[grpc.aio.ServerInterceptor]:
+    """What traces calls, if a collector is named; nothing is imported for it otherwise."""
+    tracer = telemetry.start(environment, "control")
+    if tracer is None:
+        return []
+    from control.server.traces import Traces
+
+    return [Traces(tracer)]
 
 
 def _explorer(

@@ -124,6 +124,17 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: ApiErr
     raise AssertionError("abort_with_status raises")
 
 
+def code_of(context: grpc.aio.ServicerContext[object, object]) -> grpc.StatusCode:
+    """How a call has ended that something was raised in; CANCELLED unless it was told a status."""
+    code: object = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    for known in grpc.StatusCode:
+        if known.value[0] == code and code:
+            return known
+    return grpc.StatusCode.CANCELLED
+
+
 def _packed(detail: Message) -> AnyMessage:
     packed = AnyMessage()
     packed.Pack(detail)
