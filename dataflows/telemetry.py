@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ _PROTOCOL = "http/protobuf"
 # How long the end of a process waits for a collector.
 _LAST_WAIT_S = 1.0
 _COMPLAIN_EVERY_S = 60.0
+# Vendors have tokens in paths and queries.
+_URL = re.compile(r"url: \S+")
 
 
 class Telemetry:
@@ -95,6 +98,13 @@ def start(environment: Mapping[str, str], name: str) -> Tracer | None:
     asked = _first(environment, _PROTOCOLS)
     if asked and environment[asked] != _PROTOCOL:
         raise _unsupported(asked, environment[asked], _PROTOCOL)
+    if not environment[where].startswith(("http://", "https://")):
+        raise ConfigError(
+            "traces.endpoint",
+            "the collector's address is no URL",
+            where=where,
+            cure="write http://host:4318, or https://",
+        )
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
@@ -150,4 +160,4 @@ class _Complaints(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if (now := time.monotonic()) >= self._next:
             self._next = now + _COMPLAIN_EVERY_S
-            log.warning("traces are not sent", reason=record.getMessage())
+            log.warning("trouble with traces", reason=_URL.sub("url: …", record.getMessage()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from connectors.contracts import Batch, Claim, Delivered, Share
 from connectors.errors import ConfigError, FencedError
+from control.servers.ports import free_port
 from dataflows import telemetry, tracing
 from dataflows.telemetry import Telemetry
 from tests.unit.changes import change
@@ -81,7 +83,10 @@ def test_a_batch_that_a_sink_takes_is_one_span(spans: InMemorySpanExporter) -> N
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(FencedError("stream.fenced", "s3cret row"), "stream.fenced"), (KeyError("s3cret"), "KeyError")],
+    [
+        (FencedError("stream.fenced", "s3cret row"), "stream.fenced"),
+        (KeyError("s3cret"), "KeyError"),
+    ],
 )
 def test_a_span_tells_what_kind_of_error_it_met_and_not_its_text(
     spans: InMemorySpanExporter, error: Exception, told: str
@@ -142,9 +147,7 @@ def test_neither_flow_nor_service_imports_it_at_the_start(module: str) -> None:
 
 
 def test_a_missing_extra_is_told_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None
-    )
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     with pytest.raises(ConfigError) as caught:
         telemetry.start({ENDPOINT: "http://127.0.0.1:1"}, "capture/shop")
     error = caught.value
@@ -160,6 +163,46 @@ def test_what_is_not_supported_is_refused(variable: str, value: str) -> None:
     with pytest.raises(ConfigError) as caught:
         telemetry.start({ENDPOINT: "http://127.0.0.1:1", variable: value}, "capture/shop")
     assert (caught.value.code, caught.value.where) == ("traces.unsupported", variable)
+
+
+def test_an_endpoint_that_is_no_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        telemetry.start({ENDPOINT: "collector:4318/s3cret"}, "capture/shop")
+    assert (caught.value.code, caught.value.where) == ("traces.endpoint", ENDPOINT)
+    assert "s3cret" not in str(caught.value)
+
+
+_AWAY = """
+import os, sys
+from dataflows import reporting, tracing
+reporting.configure(os.environ)
+tracing.configure(os.environ)
+for _ in range(3):
+    with tracing.publish("shop", "CDC_shop", []):
+        pass
+"""
+
+
+def test_a_collector_that_is_away_is_one_line_in_the_log_and_nothing_else() -> None:
+    endpoint = f"http://127.0.0.1:{free_port()}/s3cret/v1/traces?key=s3cret"
+    environment = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": endpoint,
+        "WAXTAP_LOG": "json",
+        "WAXTAP_FLOW": "capture/shop",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _AWAY],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | environment,
+        timeout=60,
+    )
+    (line,) = done.stderr.splitlines()
+    assert "s3cret" not in line
+    told = json.loads(line)
+    assert (told["event"], told["flow"]) == ("trouble with traces", "capture/shop")
+    assert "refused" in told["reason"]
 
 
 class _Stuck(SpanExporter):
