@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from connectors.rest.pages import Request
-    from connectors.rest.spec import RestSourceSpec, TlsSpec
+    from connectors.rest.spec import RestSourceSpec
 
 NOT_MODIFIED = 304
 UNAUTHORIZED = 401
@@ -95,7 +95,7 @@ class Http:
         self._shown, self._method = spec.shown, spec.method
         self._most, self._total = spec.max_page, spec.timeout.total_seconds()
         self._client = httpx.AsyncClient(
-            verify=_tls_context(spec.tls) if spec.encrypted else _no_tls(),
+            verify=tls_context(spec),
             timeout=httpx.Timeout(
                 spec.read_timeout.total_seconds(), connect=spec.connect_timeout.total_seconds()
             ),
@@ -243,18 +243,25 @@ def basic(user: str, password: str) -> str:
     return "Basic " + b64encode(f"{user}:{password}".encode()).decode()
 
 
-def _no_tls() -> ssl.SSLContext:
-    """For an API without TLS: trusts nobody, and loading the system's authorities takes a while."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def tls_context(spec: RestSourceSpec) -> ssl.SSLContext:
+    """By whom the API's server must be known, and by what certificate we are.
 
-
-def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
+    Raises:
+        ConfigError: `rest.tls`: a file cannot be read.
+    """
+    if not spec.encrypted:
+        # It trusts nobody: loading the system's authorities takes a while, and none is asked.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls = spec.tls
     try:
-        context = ssl.create_default_context(cafile=spec.ca or None)
-        if spec.cert:
-            context.load_cert_chain(spec.cert, spec.key)
-    except (OSError, ssl.SSLError) as error:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+        if tls.cert:
+            context.load_cert_chain(tls.cert, tls.key)
+    except OSError as error:
         raise ConfigError(
-            "rest.tls", f"a certificate cannot be read: {error}", where="tls"
+            "rest.tls",
+            f"a certificate cannot be read: {error}",
+            where="tls",
+            cure="`ca`, `cert` and `key` are files in PEM format that this user may read",
         ) from None
     return context

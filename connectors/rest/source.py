@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from connectors.errors import GapError
+from connectors.rest.http import tls_context
 from connectors.rest.ledger import Ledger
 from connectors.rest.names import parse
 from connectors.rest.reader import RestReader
@@ -27,6 +28,9 @@ class RestSource:
         spec: Its configuration.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
         context: Where it is kept what polls have found.
+
+    Raises:
+        ConfigError: `rest.tls`: a certificate cannot be read.
     """
 
     def __init__(
@@ -34,6 +38,8 @@ class RestSource:
     ) -> None:
         self._name, self._spec = name, spec
         self._accept, self._context = accept, context
+        # Told before anything runs, not by a poll behind what earlier ones have found.
+        tls_context(spec)
 
     def open(self, resume: Checkpoint | None) -> RestReader:
         """Go on behind `resume`; without one, with the first poll.
