@@ -86,6 +86,6 @@ class EmbeddedNats:
             log.error("the embedded NATS server has ended, it is started again")
             try:
                 self._server.start()
-            except ServerStartError as error:
+            except (ServerStartError, OSError) as error:
                 log.warning("the embedded NATS server does not start", reason=str(error))
                 self._stop.wait(_PAUSE)

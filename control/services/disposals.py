@@ -93,6 +93,11 @@ class Disposals:
                 return
             try:
                 await asyncio.to_thread(self._remove, name, disposal)
+            except api.ApiError as error:
+                await asyncio.to_thread(self._note, name, replace(disposal, claimed=0.0))
+                raise RetryableError(
+                    "control.stream_not_deleted", str(error), where=f"sources/{name}"
+                ) from error
             except BaseException:
                 await asyncio.to_thread(self._note, name, replace(disposal, claimed=0.0))
                 raise

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _REMEMBERED = 3600.0
 _MOST_REMEMBERED = 1000
 # Of requests without an id, enough to find out what became of a write that got no answer.
-_MOST_NAMELESS = 20
+_MOST_NAMELESS = 64
 _NAMELESS = "-"
 # Services that write at the same time make each other begin anew.
 _TRIES = 20

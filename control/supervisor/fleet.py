@@ -75,7 +75,12 @@ class Fleet:
             return
         flow = self.members[name] = SupervisedFlow(name, self._launch, self._patience)
         folder = self._folder(name)
-        run = folder.read_run()
+        try:
+            run = folder.read_run()
+        except OSError as error:
+            # Its lock tells still whether something runs there.
+            log.warning("what ran of a flow cannot be read", flow=name, reason=str(error))
+            return
         if run is None or (group := Group(folder, run)).gone:
             return
         flow.adopt(group, now)
@@ -114,7 +119,11 @@ class Fleet:
             flow.want(Wanted(wanted, mark, asked.paused, revision))
             if flow.group is not None and self._files.get(name) is not wanted:
                 # What a flow reads late may have changed, though nothing that restarts it.
-                self._launcher.configure(self._folder(name), wanted)
+                try:
+                    self._launcher.configure(self._folder(name), wanted)
+                except OSError as error:
+                    log.warning("a flow's file cannot be written", flow=name, reason=str(error))
+                    continue
                 self._files[name] = wanted
 
     def step(self, now: float, may_start: Collection[str]) -> None:
@@ -125,7 +134,12 @@ class Fleet:
         busy_until = time.monotonic() + _BUSY
         for name, flow in self.members.items():
             before = flow.state
-            flow.step(now, may_start=name in may_start and time.monotonic() < busy_until)
+            try:
+                flow.step(now, may_start=name in may_start and time.monotonic() < busy_until)
+            except OSError:
+                # The others are seen to all the same.
+                log.exception("a flow cannot be seen to, trying again", flow=name)
+                continue
             if flow.state is not before:
                 told = {"last_error": flow.last_error} if flow.state in _BAD else {}
                 log.info("flow changed", flow=name, state=flow.state.value, **told)

@@ -34,7 +34,8 @@ class StateFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        # What /proc tells of open files goes by the real path.
+        self.path = path.resolve()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

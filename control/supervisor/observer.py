@@ -90,7 +90,12 @@ class FlowObserver:
             for name, (rendered, group) in running.items():
                 if self._stop.is_set():
                     return
-                findings = self._look(name, rendered.type, group)
+                try:
+                    findings = self._look(name, rendered.type, group)
+                except Exception:
+                    # Else what is told of every flow would stay as it is for ever.
+                    log.exception("a flow cannot be looked at", flow=name)
+                    findings = holds.not_answering(name, rendered.type)
                 with self._lock:
                     if name in self._running:
                         self._note(name, findings)

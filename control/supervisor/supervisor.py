@@ -185,13 +185,16 @@ class Supervisor:
                     if known is None
                     else self._specs.changed(known.revision, _SPECS_WAIT)
                 )
+                if found is not None:
+                    self._configured = found, render(found.tree)
+                    self._wake.set()
             except WaxtapError as error:
                 log.warning("the configuration cannot be read, trying again", reason=str(error))
                 self._stop.wait(_RETRY_AFTER)
-                continue
-            if found is not None:
-                self._configured = found, render(found.tree)
-                self._wake.set()
+            except Exception:
+                # A fault of ours must not leave later revisions unseen.
+                log.exception("the configuration cannot be followed, trying again")
+                self._stop.wait(_RETRY_AFTER)
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -222,7 +225,8 @@ class Supervisor:
                 self._fleet.take_over(name, before, self._me, now)
             shared.membership.tidy()
             self._fleet.want(rendered, shared.board.desired, specs.revision)
-        self._step(now)
+        # Looking and taking may have waited for NATS: who was silent for long may start nothing.
+        self._step(time.monotonic())
         if self._observer is not None:
             running = self._fleet.running
             self._observer.watch({n: (rendered[n], running[n]) for n in running if n in rendered})
