@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 
 import jmespath
 import msgspec
-from jmespath.exceptions import JMESPathError
 
 from connectors.json_rows import decode, encode, type_of
 from connectors.webhook.source_spec import OpSpec, TableSpec
@@ -34,6 +33,10 @@ _MOST_FIELDS = 1000
 _MILLISECONDS = 100_000_000_000
 # Beyond the year 9999.
 _NEVER = 253_402_300_800_000
+# What Python raises where values are not of the kinds that an expression works on; JMESPath's own
+# errors are ValueErrors.
+EXPRESSION_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
+                     RecursionError)  # fmt: skip
 
 
 class UnmappableError(Exception):
@@ -116,7 +119,7 @@ class RequestMapping:
                 mapped = self._map(root)
                 if mapped is not None:
                     found.append(mapped)
-        except (JMESPathError, RecursionError) as error:
+        except EXPRESSION_ERRORS as error:
             raise UnmappableError(
                 "webhook.expression", f"an expression fails: {type(error).__name__}"
             ) from None
@@ -150,6 +153,7 @@ class RequestMapping:
                 raise UnmappableError(
                     "webhook.no_key", f"the key's {name} is missing, or no scalar"
                 )
+        encode(row)  # An expression may find what is no JSON.
         return Mapped(op, self._table_of(root), row, self._time_of(root))
 
     def _op_of(self, root: dict[str, object]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from connectors.contracts import Change, Failure
 from connectors.json_rows import Envelopes, JsonTable, column, encode
-from connectors.webhook.mapping import RequestMapping, UnmappableError
+from connectors.webhook.mapping import EXPRESSION_ERRORS, RequestMapping, UnmappableError
 from connectors.webhook.source_spec import TableSpec
 
 if TYPE_CHECKING:
@@ -68,16 +68,24 @@ class RequestChanges:
         transaction = f"{generation}-{sequence}" if generation else str(sequence)
         prefix = f"{generation:04X}-{sequence:016X}-"
         try:
-            rows = self._mapping.rows(arrived.body, arrived.headers)
+            return self._made(arrived, prefix, transaction, now_ms)
         except UnmappableError as error:
             return [self._failed(arrived, error, prefix, transaction, now_ms)]
+
+    def _made(self, arrived: Arrived, prefix: str, transaction: str, now_ms: int) -> list[Change]:
+        rows = self._mapping.rows(arrived.body, arrived.headers)
         more = self._more(arrived)
         stored_ms = milliseconds(arrived.mark.stored)
         changes = []
         for index, mapped in enumerate(rows):
             table, envelopes = self._tables.get(mapped.table) or self._add(mapped.table)
             self.grown |= table.learn(mapped.row)
-            row = table.render(mapped.row)
+            try:
+                row = table.render(mapped.row)
+            except EXPRESSION_ERRORS as error:
+                raise UnmappableError(
+                    "webhook.no_json", f"a row cannot be written: {type(error).__name__}"
+                ) from None
             envelope = envelopes.envelope(
                 mapped.op,
                 row if mapped.op == "d" else None,

@@ -19,6 +19,7 @@ from connectors.webhook.request_changes import RequestChanges
 from connectors.webhook.source_spec import MapSpec, SourceSpec
 
 JSON = {"content-type": "application/json"}
+_FAILS = "webhook.expression"
 FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 
 
@@ -131,6 +132,10 @@ def test_forms_are_read_and_a_field_of_them_may_be_the_body() -> None:
         (b'{"id":1}', {"records": "body.rows"}, "webhook.no_records"),
         (b'{"id":1}', {"table": {"expression": "body.kind"}}, "webhook.no_table"),
         (b'{"id":1}', {"row": "length(body.id)"}, "webhook.expression"),
+        (b'{"id":1e99999999999999999999}', {}, "webhook.unreadable"),
+        (b"payload=\xff", {"form_field": "payload"}, "webhook.unreadable"),
+        (b'{"id":1,"v":"a"}', {"op": {"expression": "body.v > `1`", "values": {}}}, _FAILS),
+        (b'{"id":1,"v":"a"}', {"row": "{id: body.id, more: &body.v}"}, _FAILS),
     ],
 )
 def test_what_cannot_be_mapped_is_told_without_values(
@@ -186,6 +191,23 @@ def test_a_stored_request_that_cannot_be_mapped_any_more_is_a_failed_change() ->
     envelope = msgspec.json.decode(change.envelope)
     assert envelope["message"]["content"] == "eyJuYW1lIjoiQWRhIn0="
     assert envelope["after"] is None
+
+
+@pytest.mark.parametrize(
+    ("body", "settings"),
+    [
+        (b'{"id":1,"v":"a"}', {"op": {"expression": "body.v > `1`", "values": {}}}),
+        (b'{"id":1e99999999999999999999}', {}),
+        (b'{"id":1}', {"row": "{id: body.id, more: &body.v}"}),
+        (b'{"id":"\xff"}', {}),
+    ],
+)
+def test_an_expression_that_fails_on_a_stored_request_is_no_end_of_the_flow(
+    body: bytes, settings: dict[str, Any]
+) -> None:
+    made = RequestChanges("hooks", spec(map=settings), {})
+    (change,) = made.of(arrived(body), 0, 5)
+    assert Failure.decode(change.failed).code in ("webhook.unreadable", "webhook.expression")
 
 
 def test_rates_let_a_burst_through_and_then_so_many_a_second() -> None:
