@@ -189,8 +189,6 @@ class _Door:
             if "expect" not in headers:
                 await _drain(receive)
             raise _too_large()
-        if self._held > _MOST_BYTES:
-            raise RetryableError("webhook.busy", "too many bodies are being read")
         parts: list[bytes] = []
         size, more = 0, True
         try:
@@ -202,6 +200,8 @@ class _Door:
                 more = message.get("more_body", False)
                 size += len(part)
                 self._held += len(part)
+                if self._held > _MOST_BYTES:
+                    raise RetryableError("webhook.busy", "too many bodies are being read")
                 parts.append(part)
         finally:
             self._held -= size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import socket
 import ssl
 import threading
@@ -189,6 +190,31 @@ def test_a_body_is_measured_while_it_comes_whatever_it_was_announced_as(site: Si
     assert exchange(endpoint.port, whole + b'8\r\n{"id":1}\r\n0\r\n\r\n').startswith(
         b"HTTP/1.1 202"
     )
+    assert site.stored() == [{"id": 1}]
+
+
+def test_bodies_that_are_being_read_at_once_are_bounded_though_nobody_has_vouched_for_them(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.webhook.endpoint._MOST_BYTES", 100_000)
+    endpoint = site.serve()
+    head = b"POST /hooks HTTP/1.1\r\nhost: x\r\ncontent-length: 65536\r\n\r\n"
+    with ExitStack() as stack:
+        address = ("127.0.0.1", endpoint.port)
+        senders = [
+            stack.enter_context(socket.create_connection(address, timeout=20)) for _ in range(4)
+        ]
+        for each in senders:
+            each.sendall(head + b" " * 40_000)
+        # None of them is whole: those that are over the bound are answered all the same.
+        answered, _, _ = select.select(senders, [], [], 20)
+        assert answered
+        until(lambda: len(select.select(senders, [], [], 0)[0]) == 2)
+        for each in select.select(senders, [], [], 0)[0]:
+            answer = each.recv(65536).lower()
+            assert answer.startswith(b"http/1.1 503")
+            assert b"retry-after: 2" in answer
+    until(lambda: send(endpoint.port, b'{"id":1}' + b" " * 90_000)[0] == 202)
     assert site.stored() == [{"id": 1}]
 
 
