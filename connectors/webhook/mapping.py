@@ -10,13 +10,13 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import jmespath
 import msgspec
 
-from connectors.json_rows import decode, encode, type_of
-from connectors.webhook.source_spec import OpSpec, TableSpec
+from connectors.json_rows import decode, encode, key_text, type_of
+from connectors.webhook.source_spec import LONGEST_TABLE, OpSpec, TableSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +33,9 @@ _MOST_FIELDS = 1000
 _MILLISECONDS = 100_000_000_000
 # Beyond the year 9999.
 _NEVER = 253_402_300_800_000
+# A key travels in a header of its change, and all headers of a message together may have 64 KiB in
+# JetStream.
+_LONGEST_KEY = 32 * 1024
 # What Python raises where values are not of the kinds that an expression works on; JMESPath's own
 # errors are ValueErrors.
 EXPRESSION_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
@@ -153,6 +156,8 @@ class RequestMapping:
                 raise UnmappableError(
                     "webhook.no_key", f"the key's {name} is missing, or no scalar"
                 )
+        if len(key_text({name: row[name] for name in self.key})) > _LONGEST_KEY:
+            raise UnmappableError("webhook.key_too_long", f"the key is over {_LONGEST_KEY} bytes")
         encode(row)  # An expression may find what is no JSON.
         return Mapped(op, self._table_of(root), row, self._time_of(root))
 
@@ -169,6 +174,11 @@ class RequestMapping:
         name = self._find_table(root)
         if not isinstance(name, str) or not name:
             raise UnmappableError("webhook.no_table", "`table` finds no text")
+        if len(quote(name, safe="")) > LONGEST_TABLE:
+            raise UnmappableError(
+                "webhook.table_too_long",
+                f"the table's name is over {LONGEST_TABLE} characters, as a topic writes it",
+            )
         return name
 
     def _time_of(self, root: dict[str, object]) -> int | None:

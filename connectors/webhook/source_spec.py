@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self
+from urllib.parse import quote
 
 import jmespath
 from jmespath.exceptions import JMESPathError
@@ -38,6 +39,8 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:/\s]+)):(\d{1,5})")
 _NEVER_KEPT = {"authorization", "cookie", "proxy-authorization", "stripe-signature",
                "webhook-signature", "x-hub-signature", "x-hub-signature-256"}  # fmt: skip
+# Of a table's name as its subject has it.
+LONGEST_TABLE = 255
 _Type = Literal["integer", "number", "boolean", "string", "json"]
 
 
@@ -56,6 +59,12 @@ def _header(text: str) -> str:
     if text.lower() in _NEVER_KEPT:
         raise ValueError(f"{text} holds a secret and is never stored")
     return text.lower()
+
+
+def _table_name(text: str) -> str:
+    if len(quote(text, safe="")) > LONGEST_TABLE:
+        raise ValueError(f"a table's name is over {LONGEST_TABLE} characters, as a topic writes it")
+    return text
 
 
 def _none(value: object) -> object:
@@ -178,7 +187,8 @@ class MapSpec(_Spec):
         default=None, description="a list in the body; none: the body is the one record"
     )
     table: Annotated[
-        Annotated[str, Field(min_length=1), Tag("text")] | Annotated[TableSpec, Tag("mapping")],
+        Annotated[str, Field(min_length=1), AfterValidator(_table_name), Tag("text")]
+        | Annotated[TableSpec, Tag("mapping")],
         Discriminator(_form),
     ] = "events"
     key: Annotated[

@@ -19,6 +19,7 @@ from connectors.webhook.request_changes import RequestChanges
 from connectors.webhook.source_spec import MapSpec, SourceSpec
 
 JSON = {"content-type": "application/json"}
+_TABLE = {"table": {"expression": "body.t"}}
 _FAILS = "webhook.expression"
 FORM = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
 
@@ -54,6 +55,7 @@ def arrived(body: bytes, sequence: int = 7, headers: dict[str, str] | None = Non
         ({"map": {"row": "record."}}, "is no JMESPath expression"),
         ({"map": {"key": {"id": "[["}}}, "is no JMESPath expression"),
         ({"map": {"op": {"expression": "body.type", "values": {"x": "r"}}}}, "'c', 'u', 'd'"),
+        ({"map": {"table": "ä" * 50}}, "over 255 characters"),
         ({"map": {"op": "x"}}, "'c', 'u' or 'd'"),
         ({"map": {"table": {"expression": "[["}}}, "is no JMESPath expression"),
         ({"headers": ["Authorization"]}, "never stored"),
@@ -132,6 +134,19 @@ def test_forms_are_read_and_a_field_of_them_may_be_the_body() -> None:
         (b'{"id":1}', {"records": "body.rows"}, "webhook.no_records"),
         (b'{"id":1}', {"table": {"expression": "body.kind"}}, "webhook.no_table"),
         (b'{"id":1}', {"row": "length(body.id)"}, "webhook.expression"),
+        pytest.param(b'{"id":"%b"}' % (b"x" * 32_768), {}, "webhook.key_too_long", id="long-key"),
+        pytest.param(
+            b'{"id":"%b"}' % ("ä" * 6000).encode(), {}, "webhook.key_too_long", id="key-of-escapes"
+        ),
+        pytest.param(
+            b'{"id":1,"t":"%b"}' % (b"x" * 256), _TABLE, "webhook.table_too_long", id="long-table"
+        ),
+        pytest.param(
+            b'{"id":1,"t":"%b"}' % ("ä" * 43).encode(),
+            _TABLE,
+            "webhook.table_too_long",
+            id="table-of-escapes",
+        ),
         (b'{"id":1e99999999999999999999}', {}, "webhook.unreadable"),
         (b"payload=\xff", {"form_field": "payload"}, "webhook.unreadable"),
         (b'{"id":1,"v":"a"}', {"op": {"expression": "body.v > `1`", "values": {}}}, _FAILS),
@@ -191,6 +206,17 @@ def test_a_stored_request_that_cannot_be_mapped_any_more_is_a_failed_change() ->
     envelope = msgspec.json.decode(change.envelope)
     assert envelope["message"]["content"] == "eyJuYW1lIjoiQWRhIn0="
     assert envelope["after"] is None
+
+
+def test_what_no_header_holds_is_a_failed_change_where_it_was_stored_before() -> None:
+    made = RequestChanges("hooks", spec(map=_TABLE), {})
+    for body in (b'{"id":"%b","t":"a"}' % (b"x" * 40_000), b'{"id":1,"t":"%b"}' % (b"x" * 300)):
+        (change,) = made.of(arrived(body), 0, 5)
+        assert Failure.decode(change.failed).code.endswith("too_long")
+        assert change.table is not None
+        assert change.table.name == "unmapped"
+    longest = b'{"id":"%b","t":"%b"}' % (b"x" * 32_000, b"x" * 255)
+    assert not made.of(arrived(longest), 0, 5)[0].failed
 
 
 @pytest.mark.parametrize(
