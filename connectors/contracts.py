@@ -265,6 +265,11 @@ class InboxWriter(Protocol):
         ...
 
     @property
+    def max_headers(self) -> int:
+        """The most bytes that headers may take as a JSON object in ASCII without blanks."""
+        ...
+
+    @property
     def created(self) -> str:
         """When the inbox was made, as in `InboxMark`."""
         ...
@@ -274,7 +279,7 @@ class InboxWriter(Protocol):
 
         Args:
             body: Up to `max_body` bytes.
-            headers: Short ones.
+            headers: Up to `max_headers` bytes.
             identity: Of messages with the same one only the first is stored, for as long as the
                 inbox remembers them; empty: it is stored in any case.
 

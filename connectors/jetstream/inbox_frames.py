@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # Of a message's size, for everything but the body.
 HEADERS_ROOM = 16 * 1024
+# Of it, for the request's headers: the lines of the batch and of the identity need the rest.
+REQUEST_ROOM = HEADERS_ROOM - 512
 
 
 class Entry(NamedTuple):

@@ -21,6 +21,7 @@ from connectors.errors import RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.inbox_frames import (
     HEADERS_ROOM,
+    REQUEST_ROOM,
     Entry,
     encode_singly,
     encode_together,
@@ -76,6 +77,11 @@ class JetStreamInboxWriter:
     def max_body(self) -> int:
         """The largest body in bytes that can be stored."""
         return max_body(self._connection)
+
+    @property
+    def max_headers(self) -> int:
+        """The most bytes that headers may take as JSON."""
+        return REQUEST_ROOM
 
     @property
     def created(self) -> str:

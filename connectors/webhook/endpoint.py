@@ -7,6 +7,7 @@ is stored: 400, 401, 408, 413, 415 and 429. While requests cannot be stored, the
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from functools import cache, partial
 from http import HTTPStatus
@@ -217,6 +218,11 @@ class _Door:
         if any(len(value) > _LONGEST_HEADER for value in kept.values()):
             raise RefusedError(
                 HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "a header that is stored is too long"
+            )
+        if len(json.dumps(kept, separators=(",", ":"))) > self._writer.max_headers:
+            raise RefusedError(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the headers that are stored are too large together",
             )
         return kept
 

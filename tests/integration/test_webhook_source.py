@@ -218,6 +218,24 @@ def test_bodies_that_are_being_read_at_once_are_bounded_though_nobody_has_vouche
     assert site.stored() == [{"id": 1}]
 
 
+def test_headers_that_no_message_holds_beside_the_largest_body_are_refused(
+    nats_server: NatsServer,
+) -> None:
+    names = [f"x-{number}" for number in range(16)]
+    room = 16 * 1024
+    largest = 1024 * 1024 - room
+    site = Site(nats_server, headers=names, max_body=largest)
+    with closing(site):
+        port = site.serve().port
+        body = b'{"id":1}'.ljust(largest)
+        # Each byte of them takes six as JSON.
+        status, _, told = send(port, body, dict.fromkeys(names, "ä" * 1000))
+        assert (status, b"together" in told) == (431, True)
+        assert site.stored() == []
+        assert send(port, body, dict.fromkeys(names, "x" * 950))[0] == 202
+        assert site.stored() == [{"id": 1}]
+
+
 def test_slow_and_cut_requests_hold_nothing_up(site: Site) -> None:
     endpoint = site.serve(timeout="300ms")
     head = (
