@@ -119,11 +119,11 @@ class BearerToken:
     """`Authorization: Bearer <token>`.
 
     Args:
-        tokens: Each of them is good.
+        tokens: Each of them is good, but for blanks and line ends around it: files end with one.
     """
 
     def __init__(self, tokens: Sequence[bytes]) -> None:
-        self._tokens = tokens
+        self._tokens = [token.strip() for token in tokens]
 
     def refusal(self, headers: Mapping[str, str], body: bytes, now: float) -> str:
         """Why a request is not believed; see `Verification`."""

@@ -120,6 +120,12 @@ def test_stripe_signs_time_and_body_with_the_secret_as_it_stands() -> None:
     assert "timestamp" in judge.refusal({"stripe-signature": f"t={NOW},v1={good}"}, BODY, NOW + 301)
 
 
+def test_a_token_from_a_file_ends_with_a_line() -> None:
+    judge = BearerToken([b"one\n"])
+    assert not judge.refusal({"authorization": "Bearer one"}, b"", 0)
+    assert judge.refusal({"authorization": "Bearer on"}, b"", 0)
+
+
 def test_a_bearer_token_is_one_of_those_that_are_good() -> None:
     judge = BearerToken([b"one", b"two"])
     assert not judge.refusal({"authorization": "Bearer two"}, b"", NOW)
