@@ -9,6 +9,7 @@ has null there.
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     Row = Mapping[str, object]
 
 DIALECT = "json"
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _INT64 = range(-(2**63), 2**63)
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -152,7 +154,11 @@ class JsonTable:
 def key_text(parts: Row) -> str:
     """A key as JSON in ASCII, without blanks."""
     text = _encode(parts).decode()
-    return text if text.isascii() else json.dumps(json.loads(text), separators=(",", ":"))
+    return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 class Envelopes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import msgspec
@@ -67,6 +68,19 @@ def test_a_row_without_a_whole_key_has_none(row: dict[str, object]) -> None:
 def test_a_key_is_ascii_without_blanks() -> None:
     assert key_text({"id": "Ä b", "n": 1}) == '{"id":"\\u00c4 b","n":1}'
     assert table(Column("id", "number", "number")).key_of({"id": 7, "x": 1}) == '{"id":7}'
+
+
+def test_a_keys_numbers_keep_their_digits_beside_other_letters() -> None:
+    row = decode('{"n":12345678901234567890.1234567890123,"s":"ä😀"}'.encode())
+    assert isinstance(row, dict)
+    assert key_text(row) == r'{"n":12345678901234567890.1234567890123,"s":"\u00e4\ud83d\ude00"}'
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8")))
+def test_a_text_in_a_key_is_what_json_makes_of_it(text: str) -> None:
+    made = key_text({"id": text})
+    assert made.isascii()
+    assert json.loads(made) == {"id": text}
 
 
 @pytest.mark.parametrize(
