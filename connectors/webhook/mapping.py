@@ -6,7 +6,7 @@ Free of I/O. Expressions see `{"body": …, "record": …, "headers": {…}}`.
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -187,7 +187,10 @@ class RequestMapping:
         value = self._ts(root)
         try:
             if isinstance(value, str):
-                return int(datetime.fromisoformat(value).timestamp() * 1000)
+                moment = datetime.fromisoformat(value)
+                # Without a zone it is UTC, not whatever zone this host happens to be in.
+                moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+                return int(moment.timestamp() * 1000)
             if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
                 number = float(value)
                 number *= 1 if abs(number) >= _MILLISECONDS else 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -106,6 +107,19 @@ def test_expressions_find_table_key_operation_row_and_time() -> None:
     (made,) = rows(body % (b"x", b'"2023-11-14T22:13:20.5Z"', b'{"id":5}'), headers, **settings)
     assert made.happened_ms == 1_700_000_000_500
     assert rows(body % (b"ping", b"null", b"null"), headers, **settings) == []
+
+
+def test_a_time_without_a_zone_is_utc_wherever_the_host_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        (made,) = rows(b'{"id":5,"at":"2023-11-14T22:13:20"}', ts="body.at")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert made.happened_ms == 1_700_000_000_000
 
 
 def test_a_deletion_needs_no_row_where_the_key_is_found_elsewhere() -> None:
