@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Row = Mapping[str, object]
 
 DIALECT = "json"
+# Of a table. Each row has all of them, so that a sender of ever new fields would make every row to
+# come larger without end. A PostgreSQL table has 1,600 at most.
+MOST_COLUMNS = 1000
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _INT64 = range(-(2**63), 2**63)
 
@@ -83,6 +86,10 @@ def wider(known: str, seen: str) -> str:
     return "number" if {known, seen} == {"integer", "number"} else "json"
 
 
+class TooManyColumnsError(ValueError):
+    """A row would bring a table's columns to more than `MOST_COLUMNS`."""
+
+
 class JsonTable:
     """A table of JSON objects, and the columns that it is known to have.
 
@@ -114,10 +121,18 @@ class JsonTable:
         self.schema = self._shape()
 
     def learn(self, row: Row) -> bool:
-        """Take a row's columns in; returns whether that has made another version of the shape."""
+        """Take a row's columns in; returns whether that has made another version of the shape.
+
+        Raises:
+            TooManyColumnsError: There would be too many; none of the row's was taken in.
+        """
         if self._fixed:
             return False
         types, changed = self._types, False
+        if len(types) + len(row) > MOST_COLUMNS:
+            more = sum(value is not None and name not in types for name, value in row.items())
+            if more and len(types) + more > MOST_COLUMNS:
+                raise TooManyColumnsError
         for name, value in row.items():
             known, seen = types.get(name), type_of(value)
             if seen is None or known in (seen, "json"):

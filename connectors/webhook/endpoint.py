@@ -120,7 +120,7 @@ class _Door:
         self._spec, self._writer = spec, writer
         self._count = cache(partial(requests.labels, name))
         self._verification = spec.verify.verification
-        self._mapping = RequestMapping(spec.map)
+        self._mapping = RequestMapping(spec.map, bounded=not spec.columns)
         rate = spec.rate
         self._rates = Rates(rate.requests, rate.per_client, rate.burst.total_seconds())
         self._known = KnownIds(spec.window.total_seconds())

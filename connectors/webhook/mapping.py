@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, quote
 import jmespath
 import msgspec
 
-from connectors.json_rows import decode, encode, key_text, type_of
+from connectors.json_rows import MOST_COLUMNS, decode, encode, key_text, type_of
 from connectors.webhook.source_spec import LONGEST_TABLE, OpSpec, TableSpec
 
 if TYPE_CHECKING:
@@ -55,6 +55,13 @@ class UnmappableError(Exception):
         self.code, self.message = code, message
 
 
+def too_many_columns() -> UnmappableError:
+    """What is told of a row with more fields than a table may have columns."""
+    return UnmappableError(
+        "webhook.too_many_columns", f"a table would have more than {MOST_COLUMNS} columns"
+    )
+
+
 class Mapped(NamedTuple):
     """A row of a request.
 
@@ -76,12 +83,14 @@ class RequestMapping:
 
     Args:
         spec: As it is configured.
+        bounded: Whether a row's fields become columns, of which there may be `MOST_COLUMNS`.
 
     Attributes:
         key: The names of the key's columns.
     """
 
-    def __init__(self, spec: MapSpec) -> None:
+    def __init__(self, spec: MapSpec, *, bounded: bool = True) -> None:
+        self._bounded = bounded
         self._form_field = spec.form_field
         self._records = _finder(spec.records) if spec.records is not None else None
         self._row = _finder(spec.row)
@@ -158,6 +167,12 @@ class RequestMapping:
                 )
         if len(key_text({name: row[name] for name in self.key})) > _LONGEST_KEY:
             raise UnmappableError("webhook.key_too_long", f"the key is over {_LONGEST_KEY} bytes")
+        if (
+            self._bounded
+            and len(row) > MOST_COLUMNS
+            and sum(value is not None for value in row.values()) > MOST_COLUMNS
+        ):
+            raise too_many_columns()
         encode(row)  # An expression may find what is no JSON.
         return Mapped(op, self._table_of(root), row, self._time_of(root))
 

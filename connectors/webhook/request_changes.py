@@ -11,8 +11,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from connectors.contracts import Change, Failure
-from connectors.json_rows import Envelopes, JsonTable, column, encode
-from connectors.webhook.mapping import EXPRESSION_ERRORS, RequestMapping, UnmappableError
+from connectors.json_rows import Envelopes, JsonTable, TooManyColumnsError, column, encode
+from connectors.webhook.mapping import (
+    EXPRESSION_ERRORS,
+    RequestMapping,
+    UnmappableError,
+    too_many_columns,
+)
 from connectors.webhook.source_spec import TableSpec
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ class RequestChanges:
 
     def __init__(self, source: str, spec: SourceSpec, columns: dict[str, dict[str, str]]) -> None:
         self._source, self._spec = source, spec
-        self._mapping = RequestMapping(spec.map)
+        self._mapping = RequestMapping(spec.map, bounded=not spec.columns)
         self._tables: dict[str, tuple[JsonTable, Envelopes]] = {}
         self._id_header = spec.dedupe.header if spec.dedupe else ""
         self.grown = False
@@ -79,7 +84,10 @@ class RequestChanges:
         changes = []
         for index, mapped in enumerate(rows):
             table, envelopes = self._tables.get(mapped.table) or self._add(mapped.table)
-            self.grown |= table.learn(mapped.row)
+            try:
+                self.grown |= table.learn(mapped.row)
+            except TooManyColumnsError:
+                raise too_many_columns() from None
             try:
                 row = table.render(mapped.row)
             except EXPRESSION_ERRORS as error:

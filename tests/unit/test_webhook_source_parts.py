@@ -250,6 +250,25 @@ def test_an_expression_that_fails_on_a_stored_request_is_no_end_of_the_flow(
     assert Failure.decode(change.failed).code in ("webhook.unreadable", "webhook.expression")
 
 
+def test_a_table_has_so_many_columns_however_many_fields_are_sent() -> None:
+    def body(name: str, fields: int) -> bytes:
+        return msgspec.json.encode({"id": 1} | {f"{name}{n}": n for n in range(fields)})
+
+    with pytest.raises(UnmappableError, match="more than 1000 columns"):
+        rows(body("a", 1000))
+    assert rows(body("a", 999))
+    made = RequestChanges("hooks", spec(), {})
+    assert not made.of(arrived(body("a", 600)), 0, 5)[0].failed
+    (change,) = made.of(arrived(body("b", 600)), 0, 5)
+    assert Failure.decode(change.failed).code == "webhook.too_many_columns"
+    assert len(made.columns["events"]) == 601
+    assert not made.of(arrived(body("b", 399)), 0, 5)[0].failed
+    assert len(made.columns["events"]) == 1000
+    assert not made.of(arrived(body("a", 600)), 0, 5)[0].failed
+    declared = RequestChanges("hooks", spec(columns={"id": "integer"}), {})
+    assert not declared.of(arrived(body("a", 2000)), 0, 5)[0].failed
+
+
 def test_rates_let_a_burst_through_and_then_so_many_a_second() -> None:
     rates = Rates(10, 0, 0.5)
     assert [rates.wait("a", 100.0) for _ in range(5)] == [0.0] * 5
