@@ -30,6 +30,9 @@ _CONNECTOR = "webhook"
 _SCHEMA = "public"
 # Where a request lies that names no table, and of which nothing can be made.
 _NOWHERE = "unmapped"
+# Of one request's changes, which are held together. Each row has all of its table's columns, so a
+# small request of many rows can become a thousand times as large.
+_MOST_BYTES = 256 * 1024 * 1024
 
 
 class RequestChanges:
@@ -81,7 +84,8 @@ class RequestChanges:
         rows = self._mapping.rows(arrived.body, arrived.headers)
         more = self._more(arrived)
         stored_ms = milliseconds(arrived.mark.stored)
-        changes = []
+        changes: list[Change] = []
+        size = 0
         for index, mapped in enumerate(rows):
             table, envelopes = self._tables.get(mapped.table) or self._add(mapped.table)
             try:
@@ -104,6 +108,11 @@ class RequestChanges:
                 order=index + 1,
                 more=more,
             )
+            size += len(envelope)
+            if size > _MOST_BYTES:
+                raise UnmappableError(
+                    "webhook.too_large", f"the request's changes are over {_MOST_BYTES} bytes"
+                )
             changes.append(
                 Change(
                     mapped.op,

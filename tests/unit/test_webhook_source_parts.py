@@ -269,6 +269,15 @@ def test_a_table_has_so_many_columns_however_many_fields_are_sent() -> None:
     assert not declared.of(arrived(body("a", 2000)), 0, 5)[0].failed
 
 
+def test_what_a_request_becomes_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.webhook.request_changes._MOST_BYTES", 100_000)
+    many = {f"column_{n}": "integer" for n in range(500)}
+    made = RequestChanges("hooks", spec(map={"records": "body"}), {"events": many})
+    assert len(made.of(arrived(b'[{"id":1},{"id":2}]'), 0, 5)) == 2
+    (change,) = made.of(arrived(b"[" + b",".join([b'{"id":1}'] * 100) + b"]"), 0, 5)
+    assert Failure.decode(change.failed).code == "webhook.too_large"
+
+
 def test_rates_let_a_burst_through_and_then_so_many_a_second() -> None:
     rates = Rates(10, 0, 0.5)
     assert [rates.wait("a", 100.0) for _ in range(5)] == [0.0] * 5
