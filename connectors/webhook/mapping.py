@@ -36,6 +36,8 @@ _NEVER = 253_402_300_800_000
 # A key travels in a header of its change, and all headers of a message together may have 64 KiB in
 # JetStream.
 _LONGEST_KEY = 32 * 1024
+# A table's shape, with all names of its columns, is one message.
+_LONGEST_COLUMN = 255
 # What Python raises where values are not of the kinds that an expression works on; JMESPath's own
 # errors are ValueErrors.
 EXPRESSION_ERRORS = (TypeError, ValueError, ArithmeticError, LookupError, AttributeError,
@@ -167,12 +169,8 @@ class RequestMapping:
                 )
         if len(key_text({name: row[name] for name in self.key})) > _LONGEST_KEY:
             raise UnmappableError("webhook.key_too_long", f"the key is over {_LONGEST_KEY} bytes")
-        if (
-            self._bounded
-            and len(row) > MOST_COLUMNS
-            and sum(value is not None for value in row.values()) > MOST_COLUMNS
-        ):
-            raise too_many_columns()
+        if self._bounded:
+            _check_columns(row)
         encode(row)  # An expression may find what is no JSON.
         return Mapped(op, self._table_of(root), row, self._time_of(root))
 
@@ -213,6 +211,17 @@ class RequestMapping:
         except (ValueError, OverflowError):
             return None
         return None
+
+
+def _check_columns(row: dict[str, object]) -> None:
+    """Raise where a row's fields cannot all be columns."""
+    if len(row) > MOST_COLUMNS and sum(each is not None for each in row.values()) > MOST_COLUMNS:
+        raise too_many_columns()
+    for name, value in row.items():
+        if value is not None and len(name.encode()) > _LONGEST_COLUMN:
+            raise UnmappableError(
+                "webhook.column_too_long", f"a column's name is over {_LONGEST_COLUMN} bytes"
+            )
 
 
 def _finder(expression: str) -> Find:

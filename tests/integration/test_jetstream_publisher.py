@@ -78,6 +78,18 @@ def test_changes_are_stored_in_order_with_their_checkpoint(
     assert checkpoint == Checkpoint(position(1000), {"lsn": "1000"})
 
 
+def test_the_longest_key_and_table_of_a_request_are_stored(
+    nats: NatsSpec, publisher: Publisher
+) -> None:
+    """What the webhook source lets in at most; JetStream takes 64 KiB of headers."""
+    key = '{"id":"%s"}' % ("x" * (32 * 1024 - 9))
+    subject = f"CDC.shop.db.{'t' * 255}.0"
+    messages = [(subject, change(number)._replace(key=key)) for number in (1, 2)]
+    publisher.publish(messages, Checkpoint(position(2), {"lsn": "2"}), {"lsn": "0"})
+    publisher.flush()
+    assert stored_positions(nats) == positions(1, 2)
+
+
 def test_a_large_chunk_is_cut_and_each_cut_resumes_inside(
     nats: NatsSpec, publisher: Publisher
 ) -> None:

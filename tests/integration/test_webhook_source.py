@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.jetstream import api
@@ -216,6 +217,18 @@ def test_bodies_that_are_being_read_at_once_are_bounded_though_nobody_has_vouche
             assert b"retry-after: 2" in answer
     until(lambda: send(endpoint.port, b'{"id":1}' + b" " * 90_000)[0] == 202)
     assert site.stored() == [{"id": 1}]
+
+
+def test_what_an_expression_fails_on_is_answered_and_counted(nats_server: NatsServer) -> None:
+    op = {"expression": "body.v > `1`", "values": {"true": "d"}}
+    with closing(Site(nats_server, map={"op": op})) as site:
+        port = site.serve().port
+        for body in (b'{"id":1,"v":"a"}', b'{"id":1e99999999999999999999}', b'{"id":"\xff"}'):
+            assert send(port, body)[0] == 400
+        assert send(port, b'{"id":1,"v":2}')[0] == 202
+        counted = {"source": site.name, "status": "400"}
+        assert REGISTRY.get_sample_value("waxtap_requests_total", counted) == 3
+        assert site.stored() == [{"id": 1, "v": 2}]
 
 
 def test_headers_that_no_message_holds_beside_the_largest_body_are_refused(
