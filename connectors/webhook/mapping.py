@@ -217,6 +217,9 @@ def _check_columns(row: dict[str, object]) -> None:
     """Raise where a row's fields cannot all be columns."""
     if len(row) > MOST_COLUMNS and sum(each is not None for each in row.values()) > MOST_COLUMNS:
         raise too_many_columns()
+    # A character has four bytes at most.
+    if max(map(len, row), default=0) <= _LONGEST_COLUMN // 4:
+        return
     for name, value in row.items():
         if value is not None and len(name.encode()) > _LONGEST_COLUMN:
             raise UnmappableError(

@@ -162,6 +162,7 @@ def test_forms_are_read_and_a_field_of_them_may_be_the_body() -> None:
             id="table-of-escapes",
         ),
         (b'{"id":1,"%b":2}' % (b"x" * 256), {}, "webhook.column_too_long"),
+        (b'{"id":1,"%b":2}' % ("😀" * 64).encode(), {}, "webhook.column_too_long"),
         (b'{"id":1e99999999999999999999}', {}, "webhook.unreadable"),
         (b"payload=\xff", {"form_field": "payload"}, "webhook.unreadable"),
         (b'{"id":1,"v":"a"}', {"op": {"expression": "body.v > `1`", "values": {}}}, _FAILS),
