@@ -7,15 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
 from connectors.errors import FatalError, RetryableError
 from connectors.rest.auth import Credentials
+from connectors.rest.expressions import Document
 from connectors.rest.http import NOT_MODIFIED, Http, LaterError, UnauthorizedError
 from connectors.rest.outcome import Validators
 from connectors.rest.pages import Page, Pages, Request
-from connectors.rest.records import BadRecordError, Records, invalid, read_page
+from connectors.rest.records import BadRecordError, Records
 from connectors.rest.schedule import delay
 
 if TYPE_CHECKING:
@@ -168,21 +168,18 @@ class Api:
         raise AssertionError("unreachable")
 
     async def _taken(self, answer: Answer, take: Callable[[list[Item]], None]) -> Page:
-        document = read_page(answer.body)
+        document = Document(answer.body)
         records = self._records.of(document)
         items: list[Item] = []
-        try:
-            for record in records:
-                try:
-                    items.append(self._records.item(record))
-                except BadRecordError as error:
-                    self._skip(error)
-                if len(items) == _AT_ONCE:
-                    take(items)
-                    items = []
-                    await asyncio.sleep(0)
-        except msgspec.DecodeError as error:
-            raise invalid(error) from None
+        for record in records:
+            try:
+                items.append(self._records.item(record))
+            except BadRecordError as error:
+                self._skip(error)
+            if len(items) == _AT_ONCE:
+                take(items)
+                items = []
+                await asyncio.sleep(0)
         take(items)
         return Page(answer.url, answer.headers, document, len(records))
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import httpx
-import msgspec
 
 from connectors.errors import ConfigError, RetryableError
 from connectors.json_text import product_version
+from connectors.rest.expressions import Document
 from connectors.rest.pages import same_origin
 from connectors.rest.schedule import retry_after
 
@@ -155,9 +155,9 @@ class Http:
         if not isinstance(answer, Answer):
             raise ConfigError("rest.redirects", "the token URL redirects", where="auth")
         try:
-            return msgspec.json.decode(answer.body)
-        except msgspec.DecodeError as error:
-            raise RetryableError("rest.token", f"no JSON: {error}", where="auth") from None
+            return Document(answer.body).decoded
+        except RetryableError as error:
+            raise RetryableError("rest.token", error.message, where="auth") from None
 
     async def _exchange(self, request: httpx.Request) -> Answer | _Redirect:
         try:

@@ -14,6 +14,7 @@ from connectors.rest import names
 from connectors.rest.api import Api
 from connectors.rest.columns import Columns
 from connectors.rest.envelope import NULL
+from connectors.rest.expressions import decode
 from connectors.rest.outcome import VERSION, Found, Head, Validators
 from connectors.rest.records import later, order_of, written
 from connectors.rest.schedule import delay
@@ -176,7 +177,8 @@ class Poller:
     def _made(self, text: bytes) -> bool:
         """Whether a record was made since the last poll that found anything."""
         cursor, name = self._spec.cursor, self._spec.created_field
-        value = msgspec.json.decode(text).get(name) if name else None
+        record = decode(msgspec.Raw(text)) if name else None
+        value = record.get(name) if isinstance(record, dict) else None
         if cursor is None or not isinstance(value, str | int) or isinstance(value, bool):
             return False
         try:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from connectors.errors import ConfigError, RetryableError
+from connectors.errors import ConfigError
 from connectors.json_text import ascii_json
-from connectors.rest.expressions import Document, Expression, ExpressionError, decode
+from connectors.rest.expressions import Document, Expression, ExpressionError, decode, invalid
 
 if TYPE_CHECKING:
     from connectors.rest.spec import ChangedSinceSpec, RestSourceSpec
@@ -86,7 +86,7 @@ class Records:
 
         Raises:
             BadRecordError: It has no key, or no cursor.
-            msgspec.DecodeError: It is no JSON.
+            RetryableError: `rest.invalid_json`.
         """
         record = decode(given)
         if not isinstance(record, dict):
@@ -101,7 +101,10 @@ class Records:
                 raise BadRecordError(f"its key's member {name!r} is no plain value")
             names[name] = value
         key = _encode(names).decode()
-        digest = blake2b(_encode_sorted(record), digest_size=HASH_SIZE).digest()
+        try:
+            digest = blake2b(_encode_sorted(record), digest_size=HASH_SIZE).digest()
+        except RecursionError as error:
+            raise invalid(error) from None
         order, cursor = self._order(record) if self._cursor else (None, "")
         return Item(key if key.isascii() else ascii_json(key), digest, record, order, cursor)
 
@@ -161,18 +164,3 @@ def written(spec: ChangedSinceSpec, order: int) -> str:
     if spec.format:
         return moment.strftime(spec.format)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def read_page(body: bytearray) -> Document:
-    """The JSON of an answer. Raises RetryableError: it is none."""
-    try:
-        return Document(body)
-    except msgspec.DecodeError as error:
-        raise invalid(error) from None
-
-
-def invalid(error: msgspec.DecodeError) -> RetryableError:
-    """The error of an answer that is no JSON."""
-    return RetryableError(
-        "rest.invalid_json", f"an answer is no JSON: {error}", where="url", cure="look at the API"
-    )

@@ -26,7 +26,6 @@ from connectors.rest.records import (
     Records,
     later,
     order_of,
-    read_page,
     written,
 )
 from connectors.rest.spec import ChangedSinceSpec, RestSourceSpec
@@ -111,7 +110,32 @@ def test_an_answer_without_list_is_never_taken_for_an_empty_one() -> None:
         assert caught.value.code == "rest.no_records"
     assert records.of(Document(b'{"data": []}')) == []
     with pytest.raises(RetryableError):
-        read_page(bytearray(b'{"data": [1, 2'))
+        Document(bytearray(b'{"data": [1, 2'))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"id": 1, "name": "\xff"}]',
+        b'[{"id": 1, "\xff": 1}]',
+        b'[{"id": 1, "a": ' + b"[" * 5000 + b"]" * 5000 + b"}]",
+        b'[{"id": 1, "price": 1e99999999999999999999}]',
+        b'[{"id": 1, "n": ' + b"1" * 5000 + b"}]",
+    ],
+    ids=["text", "member", "nested", "number", "digits"],
+)
+@pytest.mark.parametrize("path", ["@", "[*]"])
+def test_an_answer_that_cannot_be_decoded_is_invalid(body: bytes, path: str) -> None:
+    with pytest.raises(RetryableError) as caught:
+        items(body, records=path)
+    assert caught.value.code == "rest.invalid_json"
+
+
+@pytest.mark.parametrize("path", ["[?id > `1`]", "max_by(@, &id) | [@]", "[::0]"])
+def test_an_expression_that_values_do_not_allow_is_told(path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        items(b'[{"id": 1}, {"id": "x"}]', records=path)
+    assert caught.value.code == "rest.no_records"
 
 
 def test_a_key_is_ascii_in_the_configured_order() -> None:
