@@ -45,7 +45,7 @@ class Document:
         self.text = text
         self._decoded: object = None
         self._whole = False
-        # Says at once whether all of it has the form of JSON; texts and numbers are looked at later.
+        # Says at once whether all of it has the form of JSON; texts and numbers come later.
         _parsed(_RAW.decode, text)
 
     @property

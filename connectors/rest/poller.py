@@ -12,11 +12,12 @@ import structlog
 from connectors.errors import GapError, RetryableError
 from connectors.rest import names
 from connectors.rest.api import Api
+from connectors.rest.boundary import boundary
 from connectors.rest.columns import Columns
 from connectors.rest.envelope import NULL
 from connectors.rest.expressions import decode
 from connectors.rest.outcome import VERSION, Found, Head, Validators
-from connectors.rest.records import later, order_of, written
+from connectors.rest.records import later, order_of
 from connectors.rest.schedule import delay
 
 if TYPE_CHECKING:
@@ -127,19 +128,16 @@ class Poller:
             return ""
         if self._order is None:
             return cursor.beginning
-        if isinstance(self._order, int) and (cursor.overlap or cursor.format):
-            return written(cursor, self._reach(self._order))
-        return self._cursor
-
-    def _reach(self, order: int) -> int:
-        """How far back records may still change their place."""
-        overlap = self._spec.cursor.overlap if self._spec.cursor else None
-        return order - round(overlap.total_seconds() * 1_000_000) if overlap else order
+        return boundary(cursor, self._cursor, self._order).text
 
     async def _store(self, began: datetime, changes: int, validators: Validators) -> Outcome:
         ledger = self._ledger
         number = ledger.number + 1
         cursor, order = self._farthest
+        known_from = None
+        if self._spec.cursor is not None and order is not None:
+            # What the next poll asks for has to be known, or it would be told again.
+            known_from = boundary(self._spec.cursor, cursor, order).order
         head = Head(
             version=VERSION,
             poll=number,
@@ -151,7 +149,7 @@ class Poller:
             columns=self.columns.known,
             cursor=cursor,
             order=order,
-            from_order=self._reach(order) if isinstance(order, int) else order,
+            from_order=known_from,
             validators=validators,
         )
         name = names.following(ledger.last, number)

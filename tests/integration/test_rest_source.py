@@ -330,7 +330,25 @@ def test_incremental_looks_back_for_what_comes_late(api: ListApi) -> None:
             api.put(3, at="2026-01-01T00:00:30Z")
             assert polled.until(reader, polls(api, 4)) == []
         asked = parse_qs(urlsplit(api.requests[-1].target).query)
-        assert asked == {"since": ["2026-01-01T00:00:50.000000Z"]}
+        assert asked == {"since": ["2026-01-01T00:00:50Z"]}
+
+
+@pytest.mark.parametrize("format_", ["unix", "%Y-%m-%d"])
+def test_what_is_asked_for_more_coarsely_than_records_tell_comes_once(
+    api: ListApi, polled: Polled, format_: str
+) -> None:
+    api.put(1, 2, at="2026-01-01T00:00:01.250Z")
+    api.put(3, at="2026-01-01T00:00:01.750Z")
+    polled.receiver.answer = lambda request: api(request._replace(target="/items"))
+    polled.settings = {
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since", "format": format_},
+    }
+    with polled.reading() as reader:
+        assert polled.next(reader, 3) == [("u", 1), ("u", 2), ("u", 3)]
+        assert polled.until(reader, polls(api, 4)) == []
+    with polled.reading() as reader:
+        assert polled.until(reader, polls(api, 4)) == []
 
 
 def test_not_modified_means_that_nothing_has_changed(api: ListApi, polled: Polled) -> None:
