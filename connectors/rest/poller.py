@@ -17,6 +17,7 @@ from connectors.rest.columns import Columns
 from connectors.rest.envelope import NULL
 from connectors.rest.expressions import decode
 from connectors.rest.outcome import VERSION, Found, Head, Validators
+from connectors.rest.question import question
 from connectors.rest.records import later, order_of
 from connectors.rest.schedule import delay
 
@@ -64,11 +65,14 @@ class Poller:
         self.polled = False
         self._api = Api(source, spec)
         head = ledger.head
-        fitting = head is not None and head.mode == spec.mode
+        self._question = question(spec)
+        fitting = head is not None and ledger.fits(head)
         self.columns = Columns(spec.columns, head.columns if head else ())
         self._cursor = head.cursor if head and fitting else ""
         self._order: Order | None = head.order if head and fitting else None
-        self._validators = head.validators if head and fitting else Validators()
+        # What has not changed for another question says nothing for this one.
+        same = head is not None and fitting and head.question == self._question
+        self._validators = head.validators if head and same else Validators()
         self._farthest = (self._cursor, self._order)
 
     async def close(self) -> None:
@@ -151,6 +155,7 @@ class Poller:
             order=order,
             from_order=known_from,
             validators=validators,
+            question=self._question,
         )
         name = names.following(ledger.last, number)
         file = ledger.write(head, self._changes())

@@ -371,6 +371,45 @@ def test_not_modified_means_that_nothing_has_changed(api: ListApi, polled: Polle
         assert polled.next(reader, 1) == [("c", 2)]
 
 
+def test_another_question_is_asked_without_conditions(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+
+    def tagged(request: Request) -> Reply:
+        api.requests.append(request)
+        if "if-none-match" in request.headers:
+            return Reply(304)
+        rows = [*api.rows.values()] if "all=1" in request.target else [api.rows[1]]
+        return ok(rows, etag='"1"')
+
+    polled.receiver.answer = tagged
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+    api.put(2)
+    polled.settings = {"query": {"all": "1"}}
+    with polled.reading() as reader:
+        assert polled.next(reader, 1) == [("c", 2)]
+        polled.until(reader, polls(api, 1))
+        assert api.requests[-1].headers["if-none-match"] == '"1"'
+    with polled.reading() as reader:
+        polled.until(reader, polls(api, 1))
+        assert "if-none-match" in api.requests[-1].headers
+
+
+def test_another_question_begins_without_cursor(api: ListApi, polled: Polled) -> None:
+    api.put(1, at="2026-01-01T00:00:01Z", seen="2026-01-01T00:00:09Z")
+    api.put(2, at="2026-01-01T00:00:02Z", seen="2026-01-01T00:00:03Z")
+    polled.settings = {"mode": "incremental", "cursor": {"field": "at", "param": "since"}}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("u", 1), ("u", 2)]
+    polled.settings["query"] = {"archived": "1"}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("u", 1), ("u", 2)]
+        assert polled.until(reader, polls(api, 2)) == []
+    polled.settings["cursor"] = {"field": "seen", "param": "since"}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("u", 1), ("u", 2)]
+
+
 def test_retry_after_is_waited_for(api: ListApi, polled: Polled) -> None:
     api.put(1)
     api.faults += [Reply(429, {"retry-after": "1"})]
