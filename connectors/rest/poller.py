@@ -17,6 +17,7 @@ from connectors.rest.columns import Columns
 from connectors.rest.envelope import NULL
 from connectors.rest.expressions import decode
 from connectors.rest.outcome import VERSION, Found, Head, Validators
+from connectors.rest.paging_spec import CursorSpec
 from connectors.rest.question import question
 from connectors.rest.records import later, order_of
 from connectors.rest.schedule import delay
@@ -25,13 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
+    from connectors.rest.api import Reading
     from connectors.rest.ledger import Ledger
     from connectors.rest.outcome import Outcome
     from connectors.rest.records import Item, Order
     from connectors.rest.spec import RestSourceSpec
-
-# So many deletions are never too many, unless the API has no records at all any more.
-FLOOR = 10
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -100,24 +99,40 @@ class Poller:
         if not reading.pages:
             return None
         full = spec.mode == "full"
-        missing = comparison.missing if full else 0
-        if missing and reading.pages > 1:
-            # A record that moves from one page to another while they are read can be missed.
-            await self._api.read(since, Validators(), self._take)
-            missing = comparison.missing
+        validators, skipped = reading.validators, reading.skipped
+        if self._doubtful(reading):
+            again = await self._api.read(since, Validators(), self._take)
+            skipped |= again.skipped
+            if again.validators != validators:
+                # What is known now is what both have said.
+                validators = Validators()
+        # A record that was left out may be one that seems to be missing.
+        deletions = full and not skipped
+        missing = comparison.missing if deletions else 0
         if missing:
             self._guard(missing)
         changes = missing + comparison.changed
         if not changes:
-            self._validators = reading.validators
+            self._validators = validators
             return None
         # Another question has another answer.
-        self._validators = reading.validators if full else Validators()
-        outcome = await self._store(began, changes, self._validators)
+        self._validators = validators if full else Validators()
+        outcome = await self._store(began, changes, deletions=deletions)
         head = outcome.head
         self._cursor, self._order = head.cursor, head.order
-        comparison.settle(deletions=full, from_cursor=head.from_order)
+        comparison.settle(deletions=deletions, from_cursor=head.from_order)
         return outcome
+
+    def _doubtful(self, reading: Reading) -> bool:
+        """Whether records may be there that a reading has missed."""
+        comparison = self._ledger.comparison
+        if self._spec.mode == "full":
+            return not reading.skipped and comparison.missing > 0
+        # A record that changes meanwhile moves the others, one of them to a page that was read
+        # already; the cursor would pass it. Only an API that goes on by a cursor of its own knows
+        # where it was.
+        by_place = not isinstance(self._spec.pagination, CursorSpec)
+        return by_place and reading.filled > 1 and comparison.changed > 0
 
     def _take(self, items: list[Item]) -> None:
         for item in self._ledger.comparison.add(items):
@@ -134,7 +149,7 @@ class Poller:
             return cursor.beginning
         return boundary(cursor, self._cursor, self._order).text
 
-    async def _store(self, began: datetime, changes: int, validators: Validators) -> Outcome:
+    async def _store(self, began: datetime, changes: int, *, deletions: bool) -> Outcome:
         ledger = self._ledger
         number = ledger.number + 1
         cursor, order = self._farthest
@@ -154,11 +169,11 @@ class Poller:
             cursor=cursor,
             order=order,
             from_order=known_from,
-            validators=validators,
+            validators=self._validators,
             question=self._question,
         )
         name = names.following(ledger.last, number)
-        file = ledger.write(head, self._changes())
+        file = ledger.write(head, self._changes(deletions=deletions))
         failures = 0
         try:
             while True:
@@ -189,10 +204,10 @@ class Poller:
         except ValueError:
             return False
 
-    def _changes(self) -> Iterator[Found]:
+    def _changes(self, *, deletions: bool) -> Iterator[Found]:
         comparison = self._ledger.comparison
         full = self._spec.mode == "full"
-        if full:
+        if deletions:
             for key in comparison.deleted():
                 yield Found("d", key, None, None, NULL)
         for found in comparison.found():
@@ -206,7 +221,7 @@ class Poller:
         """Refuse to take an API that lacks most of its records for one that has deleted them."""
         comparison, last = self._ledger.comparison, self._ledger.number
         known = comparison.size
-        if missing <= self._spec.max_deletions * known or (missing <= FLOOR and comparison.seen):
+        if missing <= self._spec.max_deletions * known:
             return
         form = re.compile(rf"deletions:{re.escape(self._source)}@{last}-(\d+)")
         for given in self._accept:

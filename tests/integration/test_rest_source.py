@@ -172,11 +172,79 @@ def test_an_empty_list_is_guarded_however_short_it_was(api: ListApi, polled: Pol
     api.put(1, 2, 3)
     with polled.reading() as reader:
         polled.next(reader, 3)
-        del api.rows[1], api.rows[2]
-        assert polled.next(reader, 2) == [("d", 1), ("d", 2)]
+        del api.rows[1]
+        assert polled.next(reader, 1) == [("d", 1)]
         api.rows.clear()
         with pytest.raises(GapError):
             polled.next(reader, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gone"), [({"max_deletions": "10%"}, 2), ({"max_deletions": "0%"}, 1), ({}, 6)]
+)
+def test_few_deletions_are_too_many_where_few_are_allowed(
+    api: ListApi, polled: Polled, settings: dict[str, object], gone: int
+) -> None:
+    api.put(*range(10))
+    polled.settings = settings
+    with polled.reading() as reader:
+        polled.next(reader, 10)
+        for number in range(gone - 1):
+            del api.rows[number]
+        assert polled.next(reader, gone - 1) == [("d", number) for number in range(gone - 1)]
+    api.put(*range(10))
+    with polled.reading() as reader:
+        polled.until(reader, lambda: len(polled.changes) >= 10 + 2 * (gone - 1))
+        for number in range(gone):
+            del api.rows[number]
+        with pytest.raises(GapError) as caught:
+            polled.next(reader, 1)
+    assert caught.value.code == "rest.too_many_deletions"
+
+
+def test_one_short_answer_deletes_nothing(api: ListApi, polled: Polled) -> None:
+    api.put(*range(4))
+    with polled.reading() as reader:
+        polled.next(reader, 4)
+        api.faults += [ok([{"id": 0}, {"id": 1}, {"id": 2}])]
+        assert polled.until(reader, polls(api, 4)) == []
+
+
+def test_a_skipped_record_is_never_taken_for_a_deleted_one(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2, 3)
+    polled.settings = {"on_bad_record": "skip"}
+    with polled.reading() as reader:
+        polled.next(reader, 3)
+        api.rows[2] = {"name": "without key"}
+        api.put(3, name="x")
+        assert polled.next(reader, 1) == [("u", 3)]
+        assert polled.until(reader, polls(api, 4)) == []
+        del api.rows[2]
+        assert polled.next(reader, 1) == [("d", 2)]
+
+
+def test_incremental_reads_pages_that_move_once_more(api: ListApi, polled: Polled) -> None:
+    polled.settings = {
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since"},
+        "pagination": {"type": "offset", "limit": 2},
+    }
+    rows: dict[int, str] = {n: f"2026-01-01T00:00:0{n}Z" for n in range(1, 5)}
+
+    def by_offset(request: Request) -> Reply:
+        api.requests.append(request)
+        query = parse_qs(urlsplit(request.target).query)
+        since, offset = query.get("since", [""])[0], int(query["offset"][0])
+        if offset == 2 and rows[1] < rows[4]:
+            # it goes to the end, and the third one to the page that was read already
+            rows[1] = "2026-01-01T00:00:05Z"
+        found = sorted((at, n) for n, at in rows.items() if at >= since)
+        return ok([{"id": n, "at": at} for at, n in found[offset : offset + 2]])
+
+    polled.receiver.answer = by_offset
+    with polled.reading() as reader:
+        assert {number for _, number in polled.next(reader, 4)} == {1, 2, 3, 4}
+        assert polled.until(reader, polls(api, 4)) == []
 
 
 def test_an_outcome_is_told_again_whatever_the_api_says_by_then(
