@@ -174,6 +174,10 @@ class Http:
         except httpx.TimeoutException as error:
             kind = type(error).__name__
             raise RetryableError("rest.timeout", f"{self._shown}: {kind}") from None
+        except httpx.LocalProtocolError as error:
+            # It may show a header's value.
+            kind = type(error).__name__
+            raise RetryableError("rest.connection", f"{self._shown}: {kind}") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             told = str(error) or type(error).__name__
             raise RetryableError("rest.connection", f"{self._shown}: {told}") from None

@@ -559,6 +559,42 @@ def test_a_token_is_fetched_and_renewed(api: ListApi) -> None:
             assert len(tokens) == 3
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cr\u00e9t", "", " s3cret", "s3\r\ncret: x"])
+def test_a_token_that_can_be_no_header_is_never_shown(
+    api: ListApi, polled: Polled, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    polled.receiver.answer = lambda request: (
+        ok({"access_token": token}) if request.target == "/token" else api(request)
+    )
+    url = f"http://127.0.0.1:{polled.receiver.port}/token"
+    auth = {"type": "oauth2", "token_url": url, "client_id": "c", "client_secret": "s"}
+    polled.settings = {"auth": auth}
+    with pytest.raises(RetryableError) as caught:
+        polled.source().open(None)
+    assert caught.value.code == "rest.token"
+    assert "s3" not in str(caught.value)
+    assert "s3cr" not in "".join(capsys.readouterr())
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("life", "taken"), [("3600", True), (3600, True), (0.5, True), (None, True), ("soon", False)]
+)
+def test_a_tokens_life_may_be_written_as_a_string(
+    api: ListApi, polled: Polled, life: object, taken: bool
+) -> None:
+    api.put(1)
+    polled.receiver.answer = lambda request: (
+        ok({"access_token": "t", "expires_in": life})
+        if request.target == "/token"
+        else api(request)
+    )
+    url = f"http://127.0.0.1:{polled.receiver.port}/token"
+    auth = {"type": "oauth2", "token_url": url, "client_id": "c", "client_secret": "s"}
+    polled.settings = {"auth": auth}
+    assert [error.code for error in polled.source().check()] == ([] if taken else ["rest.token"])
+
+
 def test_redirects_stay_on_the_host(api: ListApi, polled: Polled) -> None:
     api.put(1)
     api.faults += [Reply(307, {"location": "/items?moved=1"})]
