@@ -116,16 +116,21 @@ class Http:
             UnauthorizedError: Status 401.
             ConfigError: Refused for good.
         """
-        url = httpx.URL(request.url)
-        if request.query:
-            # An URL that the API has made stays as it is, where that can be.
-            url = url.copy_merge_params(dict(request.query))
-        made = self._client.build_request(
-            self._method,
-            url,
-            headers=dict(headers),
-            json=request.body,
-        )
+        try:
+            url = httpx.URL(request.url)
+            if request.query:
+                # An URL that the API has made stays as it is, where that can be.
+                url = url.copy_merge_params(dict(request.query))
+            made = self._client.build_request(
+                self._method, url, headers=dict(headers), json=request.body
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise ConfigError(
+                "rest.pagination",
+                "what leads to the next page is no URL that can be asked",
+                where="pagination",
+                cure="correct `pagination` and `query`, or look at the API",
+            ) from None
         for _ in range(_MOST_REDIRECTS + 1):
             answer = await self._exchange(made)
             if isinstance(answer, Answer):
@@ -186,7 +191,10 @@ class Http:
         status, url = response.status_code, str(response.url)
         headers = {name.lower(): value for name, value in response.headers.items()}
         if status in _REDIRECTS:
-            return _Redirect(status, urljoin(url, headers.get("location", "")))
+            try:
+                return _Redirect(status, urljoin(url, headers.get("location", "")))
+            except ValueError:
+                return _Redirect(status, "")
         if status == NOT_MODIFIED:
             return Answer(url, status, headers, bytearray())
         if not response.is_success:
@@ -209,14 +217,22 @@ class Http:
                 cure="credentials go to no other host: take the URL that serves the list",
             )
         again = {k: v for k, v in request.headers.items() if k not in _OF_THE_BODY}
-        if request.method == "POST" and not keeps:
-            return self._client.build_request("GET", target, headers=again)
-        kind = request.headers.get("content-type")
-        if kind is not None:
-            again["content-type"] = kind
-        return self._client.build_request(
-            request.method, target, headers=again, content=request.content or None
-        )
+        try:
+            if request.method == "POST" and not keeps:
+                return self._client.build_request("GET", target, headers=again)
+            kind = request.headers.get("content-type")
+            if kind is not None:
+                again["content-type"] = kind
+            return self._client.build_request(
+                request.method, target, headers=again, content=request.content or None
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise ConfigError(
+                "rest.redirects",
+                f"{self._shown} redirects to what is no URL",
+                where="url",
+                cure="take the URL that serves the list",
+            ) from None
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> Exception:
         told = f"{self._shown} answers with status {status}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import sqlite3
 import ssl
 import time
 from collections import deque
@@ -15,6 +17,7 @@ import pytest
 
 from connectors.contracts import Checkpoint
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError
+from connectors.rest.compare import Comparison
 from connectors.rest.names import parse
 from tests.integration.rest_api import ListApi, Polled, ok, told
 from tests.servers.receiver import Reply, Request
@@ -604,6 +607,41 @@ def test_redirects_stay_on_the_host(api: ListApi, polled: Polled) -> None:
     with pytest.raises(ConfigError) as caught:
         polled.source().open(polled.checkpoint)
     assert caught.value.code == "rest.redirects"
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:99999/", "http://[x/", "http://127.0.0.1:x/"])
+def test_a_redirect_to_what_is_no_url_is_told(api: ListApi, polled: Polled, target: str) -> None:
+    api.faults += [Reply(307, {"location": target})]
+    (error,) = polled.source().check()
+    assert error.code in {"rest.redirects", "rest.connection"}
+    api.faults += [ok([{"id": 1}], link=f'<{target}>; rel="next"')]
+    assert [error.code for error in polled.source().check()] == ["rest.pagination"]
+
+
+@pytest.mark.parametrize("target", ["/x" * 40_000, "http://127.0.0.1\x7f/", "/\ud800"])
+def test_what_leads_nowhere_is_told(polled: Polled, target: str) -> None:
+    body = msgspec.json.encode([{"id": 1}])
+    text = json.dumps({"rows": json.loads(body), "next": target}).encode()
+    polled.receiver.answer = lambda _request: Reply(200, body=text)
+    polled.settings = {"records": "rows", "pagination": {"type": "next_url", "path": "next"}}
+    (error,) = polled.source().check()
+    assert error.code in {"rest.pagination", "rest.invalid_json"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), sqlite3.OperationalError("full")])
+def test_a_full_disk_is_told(
+    api: ListApi, polled: Polled, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    api.put(1)
+
+    def full(_comparison: Comparison, _items: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Comparison, "add", full)
+    with pytest.raises(FatalError) as caught:
+        polled.source().open(None)
+    assert caught.value.code == "rest.local_files"
+    assert "TMPDIR" in caught.value.cure
 
 
 def test_a_refusal_stops_a_start_and_is_waited_for_later(api: ListApi, polled: Polled) -> None:
