@@ -21,6 +21,7 @@ import httpx
 from connectors.errors import ConfigError, RetryableError
 from connectors.json_text import product_version
 from connectors.rest.expressions import Document
+from connectors.rest.inflating import ACCEPTED, EncodingError, Inflating, TooLargeError
 from connectors.rest.pages import same_origin
 from connectors.rest.schedule import retry_after
 
@@ -99,7 +100,11 @@ class Http:
             timeout=httpx.Timeout(
                 spec.read_timeout.total_seconds(), connect=spec.connect_timeout.total_seconds()
             ),
-            headers={"accept": "application/json", "user-agent": f"waxtap/{product_version()}"},
+            headers={
+                "accept": "application/json",
+                "accept-encoding": ACCEPTED,
+                "user-agent": f"waxtap/{product_version()}",
+            },
             follow_redirects=False,
             trust_env=False,
         )
@@ -183,7 +188,7 @@ class Http:
             # It may show a header's value.
             kind = type(error).__name__
             raise RetryableError("rest.connection", f"{self._shown}: {kind}") from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
+        except httpx.TransportError as error:
             told = str(error) or type(error).__name__
             raise RetryableError("rest.connection", f"{self._shown}: {told}") from None
 
@@ -201,12 +206,17 @@ class Http:
             raise self._refusal(status, headers)
         if (length := headers.get("content-length", "")).isdigit() and int(length) > self._most:
             raise self._too_large()
-        body = bytearray()
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > self._most:
-                raise self._too_large()
-        return Answer(url, status, headers, body)
+        try:
+            answer = Inflating(headers.get("content-encoding", ""), self._most)
+            # Not decompressed by the client, which knows no limit.
+            async for part in response.aiter_raw():
+                answer.add(part)
+            answer.end()
+        except TooLargeError:
+            raise self._too_large() from None
+        except EncodingError as error:
+            raise RetryableError("rest.encoding", f"an answer of {self._shown}: {error}") from None
+        return Answer(url, status, headers, answer.body)
 
     def _redirected(self, request: httpx.Request, target: str, *, keeps: bool) -> httpx.Request:
         if not same_origin(str(request.url), target):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import sqlite3
 import ssl
@@ -84,6 +85,9 @@ def test_a_poll_without_changes_stores_nothing(api: ListApi, polled: Polled) -> 
         Reply(503),
         Reply(200, body=b"[{"),
         Reply(200, body=b"<html>"),
+        Reply(200, body=b'[{"id":"\xff"}]'),
+        Reply(200, body=b'[{"id":1e99999999999999999999}]'),
+        Reply(200, {"content-encoding": "gzip"}, b"[]"),
         Reply(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n[{", close=True),
         Reply(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[", reset=True),
         Reply(raw=b"", reset=True),
@@ -501,6 +505,28 @@ def test_an_answer_of_100_mb_is_refused_or_taken_as_the_limit_says(polled: Polle
     polled.settings = {"max_page": "200MB", "interval": "1h"}
     with polled.reading() as reader:
         assert len(polled.next(reader, 1000)) == 1000
+
+
+def test_a_compressed_answer_is_taken_and_bounded(api: ListApi, polled: Polled) -> None:
+    rows = (
+        b"[" + b",".join(b'{"id":%d,"text":"%b"}' % (n, b"x" * 50_000) for n in range(100)) + b"]"
+    )
+    packed = gzip.compress(rows)
+    assert len(packed) < 50_000
+
+    def compressed(request: Request) -> Reply:
+        api.requests.append(request)
+        return Reply(200, {"content-encoding": "gzip"}, packed)
+
+    polled.receiver.answer = compressed
+    polled.settings = {"max_page": "1MB"}
+    assert [error.code for error in polled.source().check()] == ["rest.page_too_large"]
+    polled.settings = {"max_page": "6MB"}
+    with polled.reading() as reader:
+        assert len(polled.next(reader, 100)) == 100
+    assert api.requests[-1].headers["accept-encoding"] == "gzip, deflate"
+    polled.receiver.answer = lambda _request: Reply(200, {"content-encoding": "br"}, b"x")
+    assert [error.code for error in polled.source().check()] == ["rest.encoding"]
 
 
 def test_a_record_without_key_stops_the_source_or_is_skipped(polled: Polled) -> None:
