@@ -7,15 +7,15 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
 from connectors.errors import FatalError, RetryableError
 from connectors.rest.auth import Credentials
+from connectors.rest.expressions import Document
 from connectors.rest.http import NOT_MODIFIED, Http, LaterError, UnauthorizedError
 from connectors.rest.outcome import Validators
 from connectors.rest.pages import Page, Pages, Request
-from connectors.rest.records import BadRecordError, Records, invalid, read_page
+from connectors.rest.records import BadRecordError, Records
 from connectors.rest.schedule import delay
 
 if TYPE_CHECKING:
@@ -39,10 +39,14 @@ class Reading:
 
     Attributes:
         pages: How many; 0: the API says that nothing has changed.
+        filled: How many of them had records.
+        skipped: Whether records were left out, which have to be there then.
         validators: Of the only page.
     """
 
     pages: int
+    filled: int
+    skipped: bool
     validators: Validators
 
 
@@ -88,20 +92,23 @@ class Api:
         """
         pages = Pages(self._spec.pagination, self._request(since), self._spec.max_pages)
         request: Request | None = pages.first()
-        count, validators = 0, Validators()
+        count, filled, validators = 0, 0, Validators()
         self._bad.clear()
         while request is not None:
             answer, page = await self._page(request, known if count == 0 else Validators(), take)
             if page is None:
-                return Reading(0, known)
+                return Reading(0, 0, skipped=False, validators=known)
             count += 1
+            filled += page.records > 0
             validators = Validators(
                 answer.headers.get("etag", ""), answer.headers.get("last-modified", "")
             )
             request = pages.next(page)
         if self._bad:
             _log.warning("records are skipped", source=self._source, reasons=dict(self._bad))
-        return Reading(count, validators if count == 1 else Validators())
+        if count > 1:
+            validators = Validators()
+        return Reading(count, filled, skipped=bool(self._bad), validators=validators)
 
     async def try_first_page(self, since: str) -> None:
         """Ask for the first page as `read` does, once, and find the way to the next one.
@@ -168,21 +175,18 @@ class Api:
         raise AssertionError("unreachable")
 
     async def _taken(self, answer: Answer, take: Callable[[list[Item]], None]) -> Page:
-        document = read_page(answer.body)
+        document = Document(answer.body)
         records = self._records.of(document)
         items: list[Item] = []
-        try:
-            for record in records:
-                try:
-                    items.append(self._records.item(record))
-                except BadRecordError as error:
-                    self._skip(error)
-                if len(items) == _AT_ONCE:
-                    take(items)
-                    items = []
-                    await asyncio.sleep(0)
-        except msgspec.DecodeError as error:
-            raise invalid(error) from None
+        for record in records:
+            try:
+                items.append(self._records.item(record))
+            except BadRecordError as error:
+                self._skip(error)
+            if len(items) == _AT_ONCE:
+                take(items)
+                items = []
+                await asyncio.sleep(0)
         take(items)
         return Page(answer.url, answer.headers, document, len(records))
 

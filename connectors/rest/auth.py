@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.errors import ConfigError, RetryableError
-from connectors.rest.auth_spec import ApiKeySpec, BasicSpec, BearerSpec, OAuth2Spec
+from connectors.rest.auth_spec import (
+    ApiKeySpec,
+    BasicSpec,
+    BearerSpec,
+    OAuth2Spec,
+    is_header_value,
+)
 from connectors.rest.http import basic
 
 if TYPE_CHECKING:
@@ -25,7 +31,8 @@ class _Token(msgspec.Struct):
 
     access_token: str
     token_type: str = "bearer"  # noqa: S105 - no secret
-    expires_in: float | None = None
+    # Some servers write the number as a string.
+    expires_in: float | str | None = None
 
 
 class Credentials:
@@ -88,8 +95,11 @@ class Credentials:
         try:
             answer = await self._http.form(spec.token_url.get_secret_value(), fields, auth)
             token = msgspec.convert(answer, _Token)
+            life = None if token.expires_in is None else float(token.expires_in)
         except msgspec.ValidationError as error:
             raise RetryableError("rest.token", f"no token: {error}", where="auth") from None
+        except (ValueError, OverflowError):
+            raise RetryableError("rest.token", "`expires_in` is no number", where="auth") from None
         except ConfigError as error:
             # RFC 6749, 5.2: a wrong client is a 400, too
             raise self._client_refused() from error
@@ -97,8 +107,16 @@ class Credentials:
             raise ConfigError(
                 "rest.token", f"a token of the type {token.token_type!r}", where="auth"
             )
+        if not is_header_value(token.access_token):
+            # Never shown: it may be a token with a line break behind it.
+            raise RetryableError(
+                "rest.token",
+                "the token that came can be no header: a value is visible ASCII characters on one"
+                " line",
+                where="auth",
+                cure="look at the token endpoint",
+            )
         self._token = token.access_token
-        life = token.expires_in
         self._renew_at = (
             float("inf") if life is None else asked + max(life * _SHARE, life - _EARLY_S)
         )

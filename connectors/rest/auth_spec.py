@@ -12,11 +12,16 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?")
 
 
+def is_header_value(text: str) -> bool:
+    """Whether a header may have this value."""
+    return _VALUE.fullmatch(text) is not None
+
+
 def check_header(name: str, value: SecretStr) -> None:
     """Raise ValueError, which says why, if this can be no header. Never shows the value."""
     if not _TOKEN.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a header")
-    if not _VALUE.fullmatch(value.get_secret_value()):
+    if not is_header_value(value.get_secret_value()):
         raise ValueError(f"{name}: a value is visible ASCII characters on one line")
 
 

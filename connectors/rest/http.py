@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import httpx
-import msgspec
 
 from connectors.errors import ConfigError, RetryableError
 from connectors.json_text import product_version
+from connectors.rest.expressions import Document
+from connectors.rest.inflating import ACCEPTED, EncodingError, Inflating, TooLargeError
 from connectors.rest.pages import same_origin
 from connectors.rest.schedule import retry_after
 
@@ -99,7 +100,11 @@ class Http:
             timeout=httpx.Timeout(
                 spec.read_timeout.total_seconds(), connect=spec.connect_timeout.total_seconds()
             ),
-            headers={"accept": "application/json", "user-agent": f"waxtap/{product_version()}"},
+            headers={
+                "accept": "application/json",
+                "accept-encoding": ACCEPTED,
+                "user-agent": f"waxtap/{product_version()}",
+            },
             follow_redirects=False,
             trust_env=False,
         )
@@ -116,16 +121,21 @@ class Http:
             UnauthorizedError: Status 401.
             ConfigError: Refused for good.
         """
-        url = httpx.URL(request.url)
-        if request.query:
-            # An URL that the API has made stays as it is, where that can be.
-            url = url.copy_merge_params(dict(request.query))
-        made = self._client.build_request(
-            self._method,
-            url,
-            headers=dict(headers),
-            json=request.body,
-        )
+        try:
+            url = httpx.URL(request.url)
+            if request.query:
+                # An URL that the API has made stays as it is, where that can be.
+                url = url.copy_merge_params(dict(request.query))
+            made = self._client.build_request(
+                self._method, url, headers=dict(headers), json=request.body
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise ConfigError(
+                "rest.pagination",
+                "what leads to the next page is no URL that can be asked",
+                where="pagination",
+                cure="correct `pagination` and `query`, or look at the API",
+            ) from None
         for _ in range(_MOST_REDIRECTS + 1):
             answer = await self._exchange(made)
             if isinstance(answer, Answer):
@@ -155,9 +165,9 @@ class Http:
         if not isinstance(answer, Answer):
             raise ConfigError("rest.redirects", "the token URL redirects", where="auth")
         try:
-            return msgspec.json.decode(answer.body)
-        except msgspec.DecodeError as error:
-            raise RetryableError("rest.token", f"no JSON: {error}", where="auth") from None
+            return Document(answer.body).decoded
+        except RetryableError as error:
+            raise RetryableError("rest.token", error.message, where="auth") from None
 
     async def _exchange(self, request: httpx.Request) -> Answer | _Redirect:
         try:
@@ -174,7 +184,11 @@ class Http:
         except httpx.TimeoutException as error:
             kind = type(error).__name__
             raise RetryableError("rest.timeout", f"{self._shown}: {kind}") from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
+        except httpx.LocalProtocolError as error:
+            # It may show a header's value.
+            kind = type(error).__name__
+            raise RetryableError("rest.connection", f"{self._shown}: {kind}") from None
+        except httpx.TransportError as error:
             told = str(error) or type(error).__name__
             raise RetryableError("rest.connection", f"{self._shown}: {told}") from None
 
@@ -182,19 +196,27 @@ class Http:
         status, url = response.status_code, str(response.url)
         headers = {name.lower(): value for name, value in response.headers.items()}
         if status in _REDIRECTS:
-            return _Redirect(status, urljoin(url, headers.get("location", "")))
+            try:
+                return _Redirect(status, urljoin(url, headers.get("location", "")))
+            except ValueError:
+                return _Redirect(status, "")
         if status == NOT_MODIFIED:
             return Answer(url, status, headers, bytearray())
         if not response.is_success:
             raise self._refusal(status, headers)
         if (length := headers.get("content-length", "")).isdigit() and int(length) > self._most:
             raise self._too_large()
-        body = bytearray()
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > self._most:
-                raise self._too_large()
-        return Answer(url, status, headers, body)
+        try:
+            answer = Inflating(headers.get("content-encoding", ""), self._most)
+            # Not decompressed by the client, which knows no limit.
+            async for part in response.aiter_raw():
+                answer.add(part)
+            answer.end()
+        except TooLargeError:
+            raise self._too_large() from None
+        except EncodingError as error:
+            raise RetryableError("rest.encoding", f"an answer of {self._shown}: {error}") from None
+        return Answer(url, status, headers, answer.body)
 
     def _redirected(self, request: httpx.Request, target: str, *, keeps: bool) -> httpx.Request:
         if not same_origin(str(request.url), target):
@@ -205,14 +227,22 @@ class Http:
                 cure="credentials go to no other host: take the URL that serves the list",
             )
         again = {k: v for k, v in request.headers.items() if k not in _OF_THE_BODY}
-        if request.method == "POST" and not keeps:
-            return self._client.build_request("GET", target, headers=again)
-        kind = request.headers.get("content-type")
-        if kind is not None:
-            again["content-type"] = kind
-        return self._client.build_request(
-            request.method, target, headers=again, content=request.content or None
-        )
+        try:
+            if request.method == "POST" and not keeps:
+                return self._client.build_request("GET", target, headers=again)
+            kind = request.headers.get("content-type")
+            if kind is not None:
+                again["content-type"] = kind
+            return self._client.build_request(
+                request.method, target, headers=again, content=request.content or None
+            )
+        except (httpx.InvalidURL, UnicodeError):
+            raise ConfigError(
+                "rest.redirects",
+                f"{self._shown} redirects to what is no URL",
+                where="url",
+                cure="take the URL that serves the list",
+            ) from None
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> Exception:
         told = f"{self._shown} answers with status {status}"

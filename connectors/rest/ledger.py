@@ -40,6 +40,8 @@ class Ledger:
         source: The source's name.
         store: Its state.
         mode: How records are compared; what another mode has left is not compared with.
+        question: What is asked; in incremental mode, what another question has left is not
+            compared with either.
 
     Attributes:
         last: The last outcome; None: there is none yet.
@@ -50,8 +52,9 @@ class Ledger:
         comparison: What is known behind the last one.
     """
 
-    def __init__(self, source: str, store: StateStore, mode: str) -> None:
-        self._source, self._store, self._mode = source, store, mode
+    def __init__(self, source: str, store: StateStore, mode: str, question: str) -> None:
+        self._source, self._store = source, store
+        self._mode, self._question = mode, question
         self._base = ""
         self._spent = 0
         # Of the outcomes that may have to be removed: the bases that they need.
@@ -62,6 +65,12 @@ class Ledger:
         self.pending: list[PollName] = []
         self.begun: PollName | None = None
         self.comparison = Comparison()
+
+    def fits(self, head: Head) -> bool:
+        """Whether what an outcome tells is what is still looked for."""
+        # Behind the cursor of one question there may be records of another one.
+        same = self._mode == "full" or head.question in ("", self._question)
+        return head.mode == self._mode and same
 
     def close(self) -> None:
         """Remove local files."""
@@ -197,7 +206,7 @@ class Ledger:
         with closing(self.fetch(last)) as outcome:
             head = outcome.head
             self.last, self.head, self.number = last, head, last.number
-            if head.mode != self._mode:
+            if not self.fits(head):
                 return
             if head.base:
                 with closing(self._get(head.base)) as base:

@@ -60,6 +60,7 @@ class Head(msgspec.Struct, frozen=True):
         from_order: Records before it are not known; None: all are.
         validators: Of the answer, where it was the only one.
         spent: So many bytes of deltas were stored since the base.
+        question: What was asked (`question.question`); empty: it was not kept yet.
     """
 
     version: int
@@ -75,6 +76,7 @@ class Head(msgspec.Struct, frozen=True):
     from_order: Order | None = None
     validators: Validators = Validators()
     spent: int = 0
+    question: str = ""
 
 
 class Found(NamedTuple):

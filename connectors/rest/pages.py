@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 # RFC 8288, section 3: `<target>; name=value; name="value"`, several with commas between.
 _LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*(?:=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]*))?)*)')
+# What the HTTP client takes: no control characters, no blanks, and of no boundless length.
+_URL = re.compile(r"[^\x00-\x20\x7f]{1,65536}")
 _PARAMETER = re.compile(r';\s*([^\s=;,]+)\s*(?:=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s";,]*)))?')
 
 
@@ -139,7 +141,18 @@ class Pages:
     def _followed(self, page: Page, target: str) -> Request | None:
         if not target:
             return None
-        url = urljoin(page.url, target)
+        try:
+            url = urljoin(page.url, target)
+            origin(url)
+        except ValueError:
+            url = ""
+        if not _URL.fullmatch(url):
+            raise ConfigError(
+                "rest.pagination",
+                "what leads to the next page is no URL",
+                where="pagination",
+                cure="correct `pagination`, or look at the API",
+            )
         if not same_origin(url, self._base.url):
             raise ConfigError(
                 "rest.foreign_page",

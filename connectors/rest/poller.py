@@ -12,23 +12,25 @@ import structlog
 from connectors.errors import GapError, RetryableError
 from connectors.rest import names
 from connectors.rest.api import Api
+from connectors.rest.boundary import boundary
 from connectors.rest.columns import Columns
 from connectors.rest.envelope import NULL
+from connectors.rest.expressions import decode
 from connectors.rest.outcome import VERSION, Found, Head, Validators
-from connectors.rest.records import later, order_of, written
+from connectors.rest.paging_spec import CursorSpec
+from connectors.rest.question import question
+from connectors.rest.records import later, order_of
 from connectors.rest.schedule import delay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
+    from connectors.rest.api import Reading
     from connectors.rest.ledger import Ledger
     from connectors.rest.outcome import Outcome
     from connectors.rest.records import Item, Order
     from connectors.rest.spec import RestSourceSpec
-
-# So many deletions are never too many, unless the API has no records at all any more.
-FLOOR = 10
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -62,11 +64,14 @@ class Poller:
         self.polled = False
         self._api = Api(source, spec)
         head = ledger.head
-        fitting = head is not None and head.mode == spec.mode
+        self._question = question(spec)
+        fitting = head is not None and ledger.fits(head)
         self.columns = Columns(spec.columns, head.columns if head else ())
         self._cursor = head.cursor if head and fitting else ""
         self._order: Order | None = head.order if head and fitting else None
-        self._validators = head.validators if head and fitting else Validators()
+        # What has not changed for another question says nothing for this one.
+        same = head is not None and fitting and head.question == self._question
+        self._validators = head.validators if head and same else Validators()
         self._farthest = (self._cursor, self._order)
 
     async def close(self) -> None:
@@ -94,24 +99,40 @@ class Poller:
         if not reading.pages:
             return None
         full = spec.mode == "full"
-        missing = comparison.missing if full else 0
-        if missing and reading.pages > 1:
-            # A record that moves from one page to another while they are read can be missed.
-            await self._api.read(since, Validators(), self._take)
-            missing = comparison.missing
+        validators, skipped = reading.validators, reading.skipped
+        if self._doubtful(reading):
+            again = await self._api.read(since, Validators(), self._take)
+            skipped |= again.skipped
+            if again.validators != validators:
+                # What is known now is what both have said.
+                validators = Validators()
+        # A record that was left out may be one that seems to be missing.
+        deletions = full and not skipped
+        missing = comparison.missing if deletions else 0
         if missing:
             self._guard(missing)
         changes = missing + comparison.changed
         if not changes:
-            self._validators = reading.validators
+            self._validators = validators
             return None
         # Another question has another answer.
-        self._validators = reading.validators if full else Validators()
-        outcome = await self._store(began, changes, self._validators)
+        self._validators = validators if full else Validators()
+        outcome = await self._store(began, changes, deletions=deletions)
         head = outcome.head
         self._cursor, self._order = head.cursor, head.order
-        comparison.settle(deletions=full, from_cursor=head.from_order)
+        comparison.settle(deletions=deletions, from_cursor=head.from_order)
         return outcome
+
+    def _doubtful(self, reading: Reading) -> bool:
+        """Whether records may be there that a reading has missed."""
+        comparison = self._ledger.comparison
+        if self._spec.mode == "full":
+            return not reading.skipped and comparison.missing > 0
+        # A record that changes meanwhile moves the others, one of them to a page that was read
+        # already; the cursor would pass it. Only an API that goes on by a cursor of its own knows
+        # where it was.
+        by_place = not isinstance(self._spec.pagination, CursorSpec)
+        return by_place and reading.filled > 1 and comparison.changed > 0
 
     def _take(self, items: list[Item]) -> None:
         for item in self._ledger.comparison.add(items):
@@ -126,19 +147,16 @@ class Poller:
             return ""
         if self._order is None:
             return cursor.beginning
-        if isinstance(self._order, int) and (cursor.overlap or cursor.format):
-            return written(cursor, self._reach(self._order))
-        return self._cursor
+        return boundary(cursor, self._cursor, self._order).text
 
-    def _reach(self, order: int) -> int:
-        """How far back records may still change their place."""
-        overlap = self._spec.cursor.overlap if self._spec.cursor else None
-        return order - round(overlap.total_seconds() * 1_000_000) if overlap else order
-
-    async def _store(self, began: datetime, changes: int, validators: Validators) -> Outcome:
+    async def _store(self, began: datetime, changes: int, *, deletions: bool) -> Outcome:
         ledger = self._ledger
         number = ledger.number + 1
         cursor, order = self._farthest
+        known_from = None
+        if self._spec.cursor is not None and order is not None:
+            # What the next poll asks for has to be known, or it would be told again.
+            known_from = boundary(self._spec.cursor, cursor, order).order
         head = Head(
             version=VERSION,
             poll=number,
@@ -150,11 +168,12 @@ class Poller:
             columns=self.columns.known,
             cursor=cursor,
             order=order,
-            from_order=self._reach(order) if isinstance(order, int) else order,
-            validators=validators,
+            from_order=known_from,
+            validators=self._validators,
+            question=self._question,
         )
         name = names.following(ledger.last, number)
-        file = ledger.write(head, self._changes())
+        file = ledger.write(head, self._changes(deletions=deletions))
         failures = 0
         try:
             while True:
@@ -176,7 +195,8 @@ class Poller:
     def _made(self, text: bytes) -> bool:
         """Whether a record was made since the last poll that found anything."""
         cursor, name = self._spec.cursor, self._spec.created_field
-        value = msgspec.json.decode(text).get(name) if name else None
+        record = decode(msgspec.Raw(text)) if name else None
+        value = record.get(name) if isinstance(record, dict) else None
         if cursor is None or not isinstance(value, str | int) or isinstance(value, bool):
             return False
         try:
@@ -184,10 +204,10 @@ class Poller:
         except ValueError:
             return False
 
-    def _changes(self) -> Iterator[Found]:
+    def _changes(self, *, deletions: bool) -> Iterator[Found]:
         comparison = self._ledger.comparison
         full = self._spec.mode == "full"
-        if full:
+        if deletions:
             for key in comparison.deleted():
                 yield Found("d", key, None, None, NULL)
         for found in comparison.found():
@@ -201,7 +221,7 @@ class Poller:
         """Refuse to take an API that lacks most of its records for one that has deleted them."""
         comparison, last = self._ledger.comparison, self._ledger.number
         known = comparison.size
-        if missing <= self._spec.max_deletions * known or (missing <= FLOOR and comparison.seen):
+        if missing <= self._spec.max_deletions * known:
             return
         form = re.compile(rf"deletions:{re.escape(self._source)}@{last}-(\d+)")
         for given in self._accept:

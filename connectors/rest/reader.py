@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -161,6 +162,14 @@ class RestReader:
                 raise
         except WaxtapError as error:
             self._error = error
+        except (OSError, sqlite3.Error) as error:
+            self._error = FatalError(
+                "rest.local_files",
+                f"the temporary files of a poll cannot be used: {error}",
+                where="TMPDIR",
+                cure="free space on the disk of TMPDIR, or set it to a directory that can be"
+                " written; nothing was lost",
+            )
         finally:
             self._answered.set()
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from connectors.errors import ConfigError, RetryableError
+from connectors.errors import ConfigError
 from connectors.json_text import ascii_json
-from connectors.rest.expressions import Document, Expression, ExpressionError, decode
+from connectors.rest.expressions import Document, Expression, ExpressionError, decode, invalid
 
 if TYPE_CHECKING:
     from connectors.rest.spec import ChangedSinceSpec, RestSourceSpec
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 HASH_SIZE = 16
 # What a record's cursor sorts by: microseconds since 1970, a number or a text.
 Order = int | str
+# Of moments that a date can tell, in years 1 to 9999.
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+_LEAST, _MOST = -(2**63), 2**63 - 1
+# Of whole seconds: no date has more.
+_DIGITS = 15
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
@@ -86,7 +91,7 @@ class Records:
 
         Raises:
             BadRecordError: It has no key, or no cursor.
-            msgspec.DecodeError: It is no JSON.
+            RetryableError: `rest.invalid_json`.
         """
         record = decode(given)
         if not isinstance(record, dict):
@@ -101,7 +106,10 @@ class Records:
                 raise BadRecordError(f"its key's member {name!r} is no plain value")
             names[name] = value
         key = _encode(names).decode()
-        digest = blake2b(_encode_sorted(record), digest_size=HASH_SIZE).digest()
+        try:
+            digest = blake2b(_encode_sorted(record), digest_size=HASH_SIZE).digest()
+        except RecursionError as error:
+            raise invalid(error) from None
         order, cursor = self._order(record) if self._cursor else (None, "")
         return Item(key if key.isascii() else ascii_json(key), digest, record, order, cursor)
 
@@ -113,8 +121,10 @@ class Records:
                 return order_of(spec, value), str(value)
             except ValueError:
                 pass
-        if isinstance(value, Decimal) and spec.type == "timestamp":
-            return int(value * 1_000_000), str(value)
+        if isinstance(value, Decimal) and spec.type == "timestamp" and value.adjusted() < _DIGITS:
+            order = int(value * 1_000_000)
+            if EARLIEST <= order <= LATEST:
+                return order, str(value)
         raise BadRecordError(f"its cursor {spec.field!r} is no {spec.type}")
 
     @staticmethod
@@ -128,16 +138,25 @@ class Records:
 
 
 def order_of(spec: ChangedSinceSpec, value: str | int) -> Order:
-    """What a cursor's value sorts by. Raises ValueError for one that is not of its type."""
+    """What a cursor's value sorts by.
+
+    Raises:
+        ValueError: It is not of its type, or out of range: whole numbers have 64 bits, and years
+            four digits.
+    """
     if spec.type == "string":
         return str(value)
     if spec.type == "integer":
-        return int(value)
+        return _within(_LEAST, int(value), _MOST)
     if isinstance(value, int):
         # An API that counts milliseconds says so by its format; without one, by the size.
         milliseconds = spec.format == "unix_ms" or (not spec.format and value > 10**11)
-        return value * (1_000 if milliseconds else 1_000_000)
-    moment = datetime.fromisoformat(value)
+        return _within(EARLIEST, value * (1_000 if milliseconds else 1_000_000), LATEST)
+    return _within(EARLIEST, microseconds(datetime.fromisoformat(value)), LATEST)
+
+
+def microseconds(moment: datetime) -> int:
+    """Since 1970; in UTC, unless the moment says otherwise."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     delta = moment - datetime.fromtimestamp(0, UTC)
@@ -151,28 +170,7 @@ def later(one: Order, other: Order | None) -> bool:
     return not isinstance(other, str) or one > other
 
 
-def written(spec: ChangedSinceSpec, order: int) -> str:
-    """A moment, in microseconds since 1970, as the API is asked for it."""
-    if spec.format == "unix":
-        return str(order // 1_000_000)
-    if spec.format == "unix_ms":
-        return str(order // 1_000)
-    moment = datetime.fromtimestamp(order // 1_000_000, UTC).replace(microsecond=order % 1_000_000)
-    if spec.format:
-        return moment.strftime(spec.format)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def read_page(body: bytearray) -> Document:
-    """The JSON of an answer. Raises RetryableError: it is none."""
-    try:
-        return Document(body)
-    except msgspec.DecodeError as error:
-        raise invalid(error) from None
-
-
-def invalid(error: msgspec.DecodeError) -> RetryableError:
-    """The error of an answer that is no JSON."""
-    return RetryableError(
-        "rest.invalid_json", f"an answer is no JSON: {error}", where="url", cure="look at the API"
-    )
+def _within(least: int, value: int, most: int) -> int:
+    if not least <= value <= most:
+        raise ValueError("out of range")
+    return value

@@ -8,6 +8,7 @@ from connectors.errors import GapError
 from connectors.rest.http import tls_context
 from connectors.rest.ledger import Ledger
 from connectors.rest.names import parse
+from connectors.rest.question import question
 from connectors.rest.reader import RestReader
 from connectors.rest.trial import try_out
 
@@ -53,7 +54,7 @@ class RestSource:
         if resume is not None and not resume.position and not resume.state:
             resume = None
         last = _outcome(resume)
-        ledger = Ledger(self._name, self._context.state, self._spec.mode)
+        ledger = Ledger(self._name, self._context.state, self._spec.mode, question(self._spec))
         try:
             goal = self._context.past
             if goal is None:

@@ -29,6 +29,12 @@ _OURS = frozenset(
         "trailer", "expect", "accept-encoding", "if-none-match", "if-modified-since",
     }
 )  # fmt: skip
+# A pattern has to tell these apart: the second half of a day, and of a year.
+_PROBES = (
+    datetime(2026, 2, 3, 4, 5, 6, 7, UTC),
+    datetime(2031, 11, 29, 22, 58, 59, 999_999, UTC),
+)
+_COARSEST = timedelta(days=32)
 _TABLE = re.compile(r"(?:([^.\s\"*]+)\.)?([^.\s\"*]+)")
 ColumnType = Literal[
     "string", "integer", "number", "double", "decimal", "boolean", "json", "timestamp", "date",
@@ -50,6 +56,22 @@ class TlsSpec(BaseModel):
         if bool(self.cert) != bool(self.key):
             raise ValueError("cert and key belong together")
         return self
+
+
+def _check_pattern(pattern: str) -> None:
+    """Raise ValueError for one whose moments cannot be told from what it writes."""
+    for moment in _PROBES:
+        try:
+            read = datetime.strptime(moment.strftime(pattern), pattern)
+        except ValueError:
+            read = None
+        if read is not None and read.tzinfo is None:
+            read = read.replace(tzinfo=UTC)
+        if read is None or not moment - _COARSEST <= read <= moment:
+            raise ValueError(
+                "format: `unix`, `unix_ms`, or a pattern that tells a moment, such as"
+                " `%Y-%m-%dT%H:%M:%SZ`"
+            )
 
 
 class ChangedSinceSpec(BaseModel):
@@ -77,6 +99,8 @@ class ChangedSinceSpec(BaseModel):
     def _fitting(self) -> Self:
         if self.type != "timestamp" and (self.format or self.overlap):
             raise ValueError("`format` and `overlap` are for `type: timestamp` only")
+        if self.format not in {"", "unix", "unix_ms"}:
+            _check_pattern(self.format)
         return self
 
     @property

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import json
+import sqlite3
 import ssl
 import time
 from collections import deque
@@ -15,6 +18,7 @@ import pytest
 
 from connectors.contracts import Checkpoint
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError
+from connectors.rest.compare import Comparison
 from connectors.rest.names import parse
 from tests.integration.rest_api import ListApi, Polled, ok, told
 from tests.servers.receiver import Reply, Request
@@ -81,6 +85,9 @@ def test_a_poll_without_changes_stores_nothing(api: ListApi, polled: Polled) -> 
         Reply(503),
         Reply(200, body=b"[{"),
         Reply(200, body=b"<html>"),
+        Reply(200, body=b'[{"id":"\xff"}]'),
+        Reply(200, body=b'[{"id":1e99999999999999999999}]'),
+        Reply(200, {"content-encoding": "gzip"}, b"[]"),
         Reply(raw=b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n[{", close=True),
         Reply(raw=b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\n[", reset=True),
         Reply(raw=b"", reset=True),
@@ -172,11 +179,79 @@ def test_an_empty_list_is_guarded_however_short_it_was(api: ListApi, polled: Pol
     api.put(1, 2, 3)
     with polled.reading() as reader:
         polled.next(reader, 3)
-        del api.rows[1], api.rows[2]
-        assert polled.next(reader, 2) == [("d", 1), ("d", 2)]
+        del api.rows[1]
+        assert polled.next(reader, 1) == [("d", 1)]
         api.rows.clear()
         with pytest.raises(GapError):
             polled.next(reader, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "gone"), [({"max_deletions": "10%"}, 2), ({"max_deletions": "0%"}, 1), ({}, 6)]
+)
+def test_few_deletions_are_too_many_where_few_are_allowed(
+    api: ListApi, polled: Polled, settings: dict[str, object], gone: int
+) -> None:
+    api.put(*range(10))
+    polled.settings = settings
+    with polled.reading() as reader:
+        polled.next(reader, 10)
+        for number in range(gone - 1):
+            del api.rows[number]
+        assert polled.next(reader, gone - 1) == [("d", number) for number in range(gone - 1)]
+    api.put(*range(10))
+    with polled.reading() as reader:
+        polled.until(reader, lambda: len(polled.changes) >= 10 + 2 * (gone - 1))
+        for number in range(gone):
+            del api.rows[number]
+        with pytest.raises(GapError) as caught:
+            polled.next(reader, 1)
+    assert caught.value.code == "rest.too_many_deletions"
+
+
+def test_one_short_answer_deletes_nothing(api: ListApi, polled: Polled) -> None:
+    api.put(*range(4))
+    with polled.reading() as reader:
+        polled.next(reader, 4)
+        api.faults += [ok([{"id": 0}, {"id": 1}, {"id": 2}])]
+        assert polled.until(reader, polls(api, 4)) == []
+
+
+def test_a_skipped_record_is_never_taken_for_a_deleted_one(api: ListApi, polled: Polled) -> None:
+    api.put(1, 2, 3)
+    polled.settings = {"on_bad_record": "skip"}
+    with polled.reading() as reader:
+        polled.next(reader, 3)
+        api.rows[2] = {"name": "without key"}
+        api.put(3, name="x")
+        assert polled.next(reader, 1) == [("u", 3)]
+        assert polled.until(reader, polls(api, 4)) == []
+        del api.rows[2]
+        assert polled.next(reader, 1) == [("d", 2)]
+
+
+def test_incremental_reads_pages_that_move_once_more(api: ListApi, polled: Polled) -> None:
+    polled.settings = {
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since"},
+        "pagination": {"type": "offset", "limit": 2},
+    }
+    rows: dict[int, str] = {n: f"2026-01-01T00:00:0{n}Z" for n in range(1, 5)}
+
+    def by_offset(request: Request) -> Reply:
+        api.requests.append(request)
+        query = parse_qs(urlsplit(request.target).query)
+        since, offset = query.get("since", [""])[0], int(query["offset"][0])
+        if offset == 2 and rows[1] < rows[4]:
+            # it goes to the end, and the third one to the page that was read already
+            rows[1] = "2026-01-01T00:00:05Z"
+        found = sorted((at, n) for n, at in rows.items() if at >= since)
+        return ok([{"id": n, "at": at} for at, n in found[offset : offset + 2]])
+
+    polled.receiver.answer = by_offset
+    with polled.reading() as reader:
+        assert {number for _, number in polled.next(reader, 4)} == {1, 2, 3, 4}
+        assert polled.until(reader, polls(api, 4)) == []
 
 
 def test_an_outcome_is_told_again_whatever_the_api_says_by_then(
@@ -330,7 +405,25 @@ def test_incremental_looks_back_for_what_comes_late(api: ListApi) -> None:
             api.put(3, at="2026-01-01T00:00:30Z")
             assert polled.until(reader, polls(api, 4)) == []
         asked = parse_qs(urlsplit(api.requests[-1].target).query)
-        assert asked == {"since": ["2026-01-01T00:00:50.000000Z"]}
+        assert asked == {"since": ["2026-01-01T00:00:50Z"]}
+
+
+@pytest.mark.parametrize("format_", ["unix", "%Y-%m-%d"])
+def test_what_is_asked_for_more_coarsely_than_records_tell_comes_once(
+    api: ListApi, polled: Polled, format_: str
+) -> None:
+    api.put(1, 2, at="2026-01-01T00:00:01.250Z")
+    api.put(3, at="2026-01-01T00:00:01.750Z")
+    polled.receiver.answer = lambda request: api(request._replace(target="/items"))
+    polled.settings = {
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since", "format": format_},
+    }
+    with polled.reading() as reader:
+        assert polled.next(reader, 3) == [("u", 1), ("u", 2), ("u", 3)]
+        assert polled.until(reader, polls(api, 4)) == []
+    with polled.reading() as reader:
+        assert polled.until(reader, polls(api, 4)) == []
 
 
 def test_not_modified_means_that_nothing_has_changed(api: ListApi, polled: Polled) -> None:
@@ -353,6 +446,45 @@ def test_not_modified_means_that_nothing_has_changed(api: ListApi, polled: Polle
         assert polled.next(reader, 1) == [("c", 2)]
 
 
+def test_another_question_is_asked_without_conditions(api: ListApi, polled: Polled) -> None:
+    api.put(1)
+
+    def tagged(request: Request) -> Reply:
+        api.requests.append(request)
+        if "if-none-match" in request.headers:
+            return Reply(304)
+        rows = [*api.rows.values()] if "all=1" in request.target else [api.rows[1]]
+        return ok(rows, etag='"1"')
+
+    polled.receiver.answer = tagged
+    with polled.reading() as reader:
+        polled.next(reader, 1)
+    api.put(2)
+    polled.settings = {"query": {"all": "1"}}
+    with polled.reading() as reader:
+        assert polled.next(reader, 1) == [("c", 2)]
+        polled.until(reader, polls(api, 1))
+        assert api.requests[-1].headers["if-none-match"] == '"1"'
+    with polled.reading() as reader:
+        polled.until(reader, polls(api, 1))
+        assert "if-none-match" in api.requests[-1].headers
+
+
+def test_another_question_begins_without_cursor(api: ListApi, polled: Polled) -> None:
+    api.put(1, at="2026-01-01T00:00:01Z", seen="2026-01-01T00:00:09Z")
+    api.put(2, at="2026-01-01T00:00:02Z", seen="2026-01-01T00:00:03Z")
+    polled.settings = {"mode": "incremental", "cursor": {"field": "at", "param": "since"}}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("u", 1), ("u", 2)]
+    polled.settings["query"] = {"archived": "1"}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("u", 1), ("u", 2)]
+        assert polled.until(reader, polls(api, 2)) == []
+    polled.settings["cursor"] = {"field": "seen", "param": "since"}
+    with polled.reading() as reader:
+        assert polled.next(reader, 2) == [("u", 1), ("u", 2)]
+
+
 def test_retry_after_is_waited_for(api: ListApi, polled: Polled) -> None:
     api.put(1)
     api.faults += [Reply(429, {"retry-after": "1"})]
@@ -373,6 +505,28 @@ def test_an_answer_of_100_mb_is_refused_or_taken_as_the_limit_says(polled: Polle
     polled.settings = {"max_page": "200MB", "interval": "1h"}
     with polled.reading() as reader:
         assert len(polled.next(reader, 1000)) == 1000
+
+
+def test_a_compressed_answer_is_taken_and_bounded(api: ListApi, polled: Polled) -> None:
+    rows = (
+        b"[" + b",".join(b'{"id":%d,"text":"%b"}' % (n, b"x" * 50_000) for n in range(100)) + b"]"
+    )
+    packed = gzip.compress(rows)
+    assert len(packed) < 50_000
+
+    def compressed(request: Request) -> Reply:
+        api.requests.append(request)
+        return Reply(200, {"content-encoding": "gzip"}, packed)
+
+    polled.receiver.answer = compressed
+    polled.settings = {"max_page": "1MB"}
+    assert [error.code for error in polled.source().check()] == ["rest.page_too_large"]
+    polled.settings = {"max_page": "6MB"}
+    with polled.reading() as reader:
+        assert len(polled.next(reader, 100)) == 100
+    assert api.requests[-1].headers["accept-encoding"] == "gzip, deflate"
+    polled.receiver.answer = lambda _request: Reply(200, {"content-encoding": "br"}, b"x")
+    assert [error.code for error in polled.source().check()] == ["rest.encoding"]
 
 
 def test_a_record_without_key_stops_the_source_or_is_skipped(polled: Polled) -> None:
@@ -434,6 +588,42 @@ def test_a_token_is_fetched_and_renewed(api: ListApi) -> None:
             assert len(tokens) == 3
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cr\u00e9t", "", " s3cret", "s3\r\ncret: x"])
+def test_a_token_that_can_be_no_header_is_never_shown(
+    api: ListApi, polled: Polled, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    polled.receiver.answer = lambda request: (
+        ok({"access_token": token}) if request.target == "/token" else api(request)
+    )
+    url = f"http://127.0.0.1:{polled.receiver.port}/token"
+    auth = {"type": "oauth2", "token_url": url, "client_id": "c", "client_secret": "s"}
+    polled.settings = {"auth": auth}
+    with pytest.raises(RetryableError) as caught:
+        polled.source().open(None)
+    assert caught.value.code == "rest.token"
+    assert "s3" not in str(caught.value)
+    assert "s3cr" not in "".join(capsys.readouterr())
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("life", "taken"), [("3600", True), (3600, True), (0.5, True), (None, True), ("soon", False)]
+)
+def test_a_tokens_life_may_be_written_as_a_string(
+    api: ListApi, polled: Polled, life: object, taken: bool
+) -> None:
+    api.put(1)
+    polled.receiver.answer = lambda request: (
+        ok({"access_token": "t", "expires_in": life})
+        if request.target == "/token"
+        else api(request)
+    )
+    url = f"http://127.0.0.1:{polled.receiver.port}/token"
+    auth = {"type": "oauth2", "token_url": url, "client_id": "c", "client_secret": "s"}
+    polled.settings = {"auth": auth}
+    assert [error.code for error in polled.source().check()] == ([] if taken else ["rest.token"])
+
+
 def test_redirects_stay_on_the_host(api: ListApi, polled: Polled) -> None:
     api.put(1)
     api.faults += [Reply(307, {"location": "/items?moved=1"})]
@@ -443,6 +633,41 @@ def test_redirects_stay_on_the_host(api: ListApi, polled: Polled) -> None:
     with pytest.raises(ConfigError) as caught:
         polled.source().open(polled.checkpoint)
     assert caught.value.code == "rest.redirects"
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:99999/", "http://[x/", "http://127.0.0.1:x/"])
+def test_a_redirect_to_what_is_no_url_is_told(api: ListApi, polled: Polled, target: str) -> None:
+    api.faults += [Reply(307, {"location": target})]
+    (error,) = polled.source().check()
+    assert error.code in {"rest.redirects", "rest.connection"}
+    api.faults += [ok([{"id": 1}], link=f'<{target}>; rel="next"')]
+    assert [error.code for error in polled.source().check()] == ["rest.pagination"]
+
+
+@pytest.mark.parametrize("target", ["/x" * 40_000, "http://127.0.0.1\x7f/", "/\ud800"])
+def test_what_leads_nowhere_is_told(polled: Polled, target: str) -> None:
+    body = msgspec.json.encode([{"id": 1}])
+    text = json.dumps({"rows": json.loads(body), "next": target}).encode()
+    polled.receiver.answer = lambda _request: Reply(200, body=text)
+    polled.settings = {"records": "rows", "pagination": {"type": "next_url", "path": "next"}}
+    (error,) = polled.source().check()
+    assert error.code in {"rest.pagination", "rest.invalid_json"}
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), sqlite3.OperationalError("full")])
+def test_a_full_disk_is_told(
+    api: ListApi, polled: Polled, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    api.put(1)
+
+    def full(_comparison: Comparison, _items: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Comparison, "add", full)
+    with pytest.raises(FatalError) as caught:
+        polled.source().open(None)
+    assert caught.value.code == "rest.local_files"
+    assert "TMPDIR" in caught.value.cure
 
 
 def test_a_refusal_stops_a_start_and_is_waited_for_later(api: ListApi, polled: Polled) -> None:

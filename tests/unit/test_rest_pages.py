@@ -51,6 +51,22 @@ def test_the_header_link_is_read_as_it_may_be_written(header: str, target: str) 
     assert linked(header, "next") == target
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "https://api.example.org:99999/2",
+        "http://[x/",
+        "https://api.example.org:port/",
+        "/a\x01b",
+        "/a b",
+        "/" + "x" * 70_000,
+    ],
+)
+def test_a_next_page_that_is_no_url_is_told(target: str) -> None:
+    assert code(pages(type="next_url", path="next"), page({"next": target})) == "rest.pagination"
+    assert code(pages(type="link"), page([], link=f'<{target}>; rel="next"')) == "rest.pagination"
+
+
 def test_a_link_is_followed_to_its_end() -> None:
     all_ = pages(type="link")
     assert all_.first().query == {"state": "all"}

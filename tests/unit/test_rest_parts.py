@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.rest import names
+from connectors.rest.boundary import boundary
 from connectors.rest.columns import Columns
 from connectors.rest.compare import Comparison, Entry
 from connectors.rest.expressions import Document
@@ -26,8 +27,6 @@ from connectors.rest.records import (
     Records,
     later,
     order_of,
-    read_page,
-    written,
 )
 from connectors.rest.spec import ChangedSinceSpec, RestSourceSpec
 
@@ -69,6 +68,16 @@ def only(body: bytes, **settings: object) -> Item:
         ({"max_deletions": "half"}, "a share such as 50%"),
         ({"auth": {"type": "api_key", "key": "k"}}, "either `header` or `query`"),
         ({"table": "a.b.c"}, "schema.name"),
+        *(
+            (
+                {
+                    "mode": "incremental",
+                    "cursor": {"field": "at", "param": "since", "format": pattern},
+                },
+                "that tells a moment",
+            )
+            for pattern in ("%H:%M", "%Y-%j %", "yesterday", "%m-%d")
+        ),
         ({"pagination": {"type": "cursor", "path": "a[", "param": "c"}}, "JMESPath"),
     ],
 )
@@ -111,7 +120,32 @@ def test_an_answer_without_list_is_never_taken_for_an_empty_one() -> None:
         assert caught.value.code == "rest.no_records"
     assert records.of(Document(b'{"data": []}')) == []
     with pytest.raises(RetryableError):
-        read_page(bytearray(b'{"data": [1, 2'))
+        Document(bytearray(b'{"data": [1, 2'))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"id": 1, "name": "\xff"}]',
+        b'[{"id": 1, "\xff": 1}]',
+        b'[{"id": 1, "a": ' + b"[" * 5000 + b"]" * 5000 + b"}]",
+        b'[{"id": 1, "price": 1e99999999999999999999}]',
+        b'[{"id": 1, "n": ' + b"1" * 5000 + b"}]",
+    ],
+    ids=["text", "member", "nested", "number", "digits"],
+)
+@pytest.mark.parametrize("path", ["@", "[*]"])
+def test_an_answer_that_cannot_be_decoded_is_invalid(body: bytes, path: str) -> None:
+    with pytest.raises(RetryableError) as caught:
+        items(body, records=path)
+    assert caught.value.code == "rest.invalid_json"
+
+
+@pytest.mark.parametrize("path", ["[?id > `1`]", "max_by(@, &id) | [@]", "[::0]"])
+def test_an_expression_that_values_do_not_allow_is_told(path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        items(b'[{"id": 1}, {"id": "x"}]', records=path)
+    assert caught.value.code == "rest.no_records"
 
 
 def test_a_key_is_ascii_in_the_configured_order() -> None:
@@ -147,15 +181,64 @@ def test_cursors_sort_by_what_they_mean() -> None:
     assert order_of(cursor, 1767268800) == noon
     assert order_of(cursor, 1767268800000) == noon
     assert isinstance(noon, int)
-    assert written(cursor, noon + 1) == "2026-01-01T12:00:00.000001Z"
-    unix = cursor.model_copy(update={"format": "unix"})
-    assert written(unix, noon) == "1767268800"
-    assert written(unix.model_copy(update={"format": "%d.%m.%Y"}), noon) == "01.01.2026"
     assert later(noon + 1, noon)
     assert not later(noon, noon)
     assert later(noon, None)
     with pytest.raises(ValueError, match="Invalid isoformat"):
         order_of(cursor, "yesterday")
+
+
+NOON = 1767268800_000_000
+
+
+@pytest.mark.parametrize(
+    ("format_", "record", "text", "order"),
+    [
+        ("unix", "2026-01-01T12:00:01.5Z", "1767268800", NOON),
+        ("unix_ms", "2026-01-01T12:00:01.0015Z", "1767268800001", NOON + 1000),
+        ("%d.%m.%Y", "2026-01-01T12:00:01Z", "01.01.2026", NOON - 43_200_000_000),
+        ("%Y-%m-%dT%H:%M:%S%z", "2026-01-01T12:00:01.5Z", "2026-01-01T12:00:00+0000", NOON),
+        ("", "2026-01-01T12:00:01Z", "2026-01-01T12:00:00Z", NOON),
+        ("", "2026-01-01T12:00:01.250Z", "2026-01-01T12:00:00.250Z", NOON + 250_000),
+        ("", "2026-01-01T12:00:01.25", "2026-01-01T12:00:00.250", NOON + 250_000),
+        ("", "2026-01-01 13:00:01.000001+01:00", "2026-01-01 13:00:00.000001+01:00", NOON + 1),
+        ("", "2026-01-02", "2026-01-01", NOON - 43_200_000_000),
+        ("", 1767268801, "1767268800", NOON),
+        ("", 1767268801001, "1767268800001", NOON + 1000),
+        ("", 20260102, "20260101", 20260101_000_000),
+        ("", "20260102", "20260101", NOON - 43_200_000_000),
+    ],
+)
+def test_what_is_asked_for_has_the_records_form_and_is_known(
+    format_: str, record: str | int, text: str, order: int
+) -> None:
+    cursor = ChangedSinceSpec(
+        field="at", param="since", overlap=timedelta(seconds=1), format=format_
+    )
+    assert boundary(cursor, str(record), order_of(cursor, record)) == (text, order)
+
+
+def test_a_cursor_out_of_range_is_a_bad_record() -> None:
+    timestamp = {"mode": "incremental", "cursor": {"field": "at", "param": "since"}}
+    integer = {**timestamp, "cursor": {"field": "at", "param": "since", "type": "integer"}}
+    for settings_, value in [
+        (integer, b"9223372036854775808"),
+        (timestamp, b"99999999999999999"),
+        (timestamp, b"1e30"),
+        (timestamp, b"1e999999"),
+        (timestamp, b'"9999-12-31T23:59:59-05:00"'),
+    ]:
+        with pytest.raises(BadRecordError):
+            items(b'[{"id": 1, "at": ' + value + b"}]", **settings_)
+    assert only(b'[{"id": 1, "at": 9223372036854775807}]', **integer).order == 2**63 - 1
+
+
+def test_no_date_is_too_early_to_be_asked_for() -> None:
+    early = "0001-01-01T00:00:00Z"
+    back = ChangedSinceSpec(field="at", param="since", overlap=timedelta(days=1))
+    assert boundary(back, early, order_of(back, early)).text == early
+    named = back.model_copy(update={"format": "%Y-%m-%d"})
+    assert boundary(named, early, order_of(named, early)).order is None
 
 
 def test_columns_are_only_ever_widened() -> None:
