@@ -29,6 +29,7 @@ def bare(data: bytes) -> bytes:
         ("deflate", zlib.compress(TEXT)),
         ("deflate", bare(TEXT)),
     ],
+    ids=["plain", "identity", "gzip", "two members", "zlib", "bare"],
 )
 def test_an_answer_is_decompressed_as_it_comes(encoding: str, data: bytes, size: int) -> None:
     for most, fits in ((len(TEXT), True), (len(TEXT) - 1, False)):
@@ -62,7 +63,9 @@ def test_another_encoding_is_refused(encoding: str) -> None:
         Inflating(encoding, 1000)
 
 
-@pytest.mark.parametrize("data", [b"junk" * 9, gzip.compress(TEXT)[:-9], b"\x1f"])
+@pytest.mark.parametrize(
+    "data", [b"junk" * 9, gzip.compress(TEXT)[:-9], b"\x1f"], ids=["junk", "cut", "begun"]
+)
 def test_a_damaged_answer_is_told(data: bytes) -> None:
     answer = Inflating("gzip", 100_000)
 
