@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _TICK_SECONDS = 0.1
 _DRAIN_SECONDS = 120.0
+_SETTLE_SECONDS = 15.0
 _NAMES = {"postgres": "PostgreSQL", "mariadb": "MariaDB", "rest": "an API,"}
 
 
@@ -115,6 +116,9 @@ def _run(deployment: Deployment, display: Display, settings: Settings) -> int:
             until("writing", settings.seconds, lambda: False)
             workload.stop()
             drained = until("draining", _DRAIN_SECONDS, lambda: _drained(progress))
+            if isinstance(deployment.source, RestShop):
+                # A product that is gone has no revision to wait for; the next poll may tell of it.
+                until("settling", _SETTLE_SECONDS, lambda: not _compare(deployment).differences)
             elapsed = time.monotonic() - began
             display.show("done" if drained else "not drained", progress.standing())
     finally:
