@@ -145,8 +145,8 @@ def test_nothing_is_lost_or_reordered_when_the_flow_is_killed(deployment: Deploy
         for turn in range(6):
             # Counted before anything is written: all of its letters may be there soon after.
             seen = held(deployment)
-            # Of 300 rows 30 are bad at first; each is written five times, now and then badly. The
-            # last of them is bad in any case: what lies before it in a batch never gets to the target.
+            # Of 300 rows 30 are bad at first; each is written five times, now and then badly, and
+            # the last time in any case: what lies before it in a batch never gets to the target.
             for version in range(5):
                 deployment.run(
                     "INSERT INTO items SELECT i, CASE WHEN i %% 10 = %s AND %s IN (0, 4)"
