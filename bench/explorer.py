@@ -15,7 +15,8 @@ from bench.fleet import Fleet
 from bench.process import MeasuredProcess
 from bench.settings import Settings
 from bench.waiting import wait_until
-from connectors.contracts import Change, Checkpoint, Column, TableSchema
+from connectors.contracts.changes import Change, Column, TableSchema
+from connectors.contracts.source import Checkpoint
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.stream import open_stream

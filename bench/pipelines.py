@@ -9,7 +9,7 @@ from bench.backlog import PUBLICATION, TABLE, Backlog
 from bench.errors import FailedError
 from bench.fleet import Fleet
 from bench.settings import Settings
-from connectors.contracts import Chunk
+from connectors.contracts.source import Chunk
 from connectors.jetstream.stream import StreamClaim
 from connectors.postgres.source import PostgresSource
 from connectors.postgres.spec import SourceSpec

@@ -14,7 +14,7 @@ from connectors.subjects import covers, stored_upto
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
 
 
 class Offset(msgspec.Struct, frozen=True):

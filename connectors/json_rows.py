@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts import Column, TableSchema
+from connectors.contracts.changes import Column, TableSchema
 from connectors.json_text import product_version
 
 if TYPE_CHECKING:

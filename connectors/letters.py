@@ -14,7 +14,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from connectors.contracts import Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim
 
 
 class State(StrEnum):

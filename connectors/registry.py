@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from connectors.contracts import Sink, SinkContext, Source, SourceContext
+    from connectors.contracts.sink import Sink, SinkContext
+    from connectors.contracts.source import Source, SourceContext
 
 
 @dataclass(frozen=True, slots=True)

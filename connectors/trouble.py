@@ -14,7 +14,7 @@ import structlog
 from connectors.metrics import sink_in_trouble, sink_retries
 
 if TYPE_CHECKING:
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
 
 # A target that stumbles again and again is told of once in so many seconds.
 _QUIET_S = 10.0

@@ -9,7 +9,7 @@ from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts import Chunk
+from connectors.contracts.source import Chunk
 from connectors.errors import RetryableError
 from connectors.jetstream.source_context import source_context
 from connectors.jetstream.stream import open_stream
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from datetime import datetime
 
-    from connectors.contracts import Checkpoint, Source, SourceReader
+    from connectors.contracts.source import Checkpoint, Source, SourceReader
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim
     from dataflows.memory.continuity import InputState

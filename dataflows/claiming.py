@@ -11,7 +11,7 @@ from connectors.jetstream.expiry import shortened
 from dataflows.configuration.places import placing
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim, Share, Sink
+    from connectors.contracts.sink import Claim, Share, Sink
     from dataflows.spec import Config, SinkConfig
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn
 
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 from connectors.errors import FatalError, PermanentError
 from connectors.letters import LetterAnswer, State
 from connectors.subjects import topic_of
@@ -23,7 +23,8 @@ from dataflows.letters.telling import Telling
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from connectors.contracts import Claim, Delivered, Sink
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim, Sink
     from connectors.letters import Letter, LetterRequest, LetterStore
     from dataflows.configuration.options import OnRefusal
     from dataflows.letters.pieces import Unit

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts import Batch, SinkContext
+from connectors.contracts.sink import Batch, SinkContext
 from connectors.errors import RetryableError
 from connectors.jetstream.begin import behind_end, behind_time, unfed
 from connectors.jetstream.consumer import Consumer, share
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
     from bytewax.dataflow import Dataflow
 
-    from connectors.contracts import Claim, Delivered, Share, Sink
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim, Share, Sink
     from dataflows.spec import Config, SinkConfig
     from dataflows.steps import Steps
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from connectors.contracts import Change
+from connectors.contracts.changes import Change
 from dataflows.expressions import Expression
 from dataflows.failing import StepError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import UnionType
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
 
 _ROWS = ("before", "after", "source")
 _KINDS = ("BOOL", "DYN")

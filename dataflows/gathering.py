@@ -6,10 +6,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from connectors.contracts import CHUNK_BYTES, Batch
+from connectors.contracts.changes import CHUNK_BYTES
+from connectors.contracts.sink import Batch
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim
     from dataflows.configuration.options import BatchSpec
 
 

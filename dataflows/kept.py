@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
 
 # Well above what a writer has under way, so that what it refuses when it sees it first is there.
 KEPT_BYTES = 64 * 1024 * 1024

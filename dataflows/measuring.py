@@ -10,7 +10,8 @@ from connectors import metrics
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Batch, Change, Delivered
+    from connectors.contracts.changes import Change, Delivered
+    from connectors.contracts.sink import Batch
 
 # The envelope has two: the commit's, and behind it that of its reading (docs/messages.md).
 _TIME = b'"ts_ms":'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
-from connectors.contracts import Change, Delivered
+from connectors.contracts.changes import Change, Delivered
 from connectors.subjects import change_subject
 from dataflows.failing import StepError
 from dataflows.filters import Filter
@@ -16,7 +16,7 @@ from dataflows.transforms.spec import make
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.configuration.pipeline_spec import PipelineSpec
     from dataflows.steps import Made
     from dataflows.transforms.record import Row

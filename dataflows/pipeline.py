@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
-from connectors.contracts import Change, Delivered, Failure
+from connectors.contracts.changes import Change, Delivered, Failure
 from connectors.errors import ConfigError
 from dataflows.filters import Filter
 from dataflows.one_pipeline import Pipeline
@@ -24,7 +24,8 @@ from dataflows.transforms.spec import make
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from connectors.contracts import Checkpoint, Chunk, TableSchema
+    from connectors.contracts.changes import TableSchema
+    from connectors.contracts.source import Checkpoint, Chunk
     from connectors.jetstream.stream import StreamClaim
     from dataflows.spec import Config, SinkConfig
 

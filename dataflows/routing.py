@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from zlib import crc32
 
-from connectors.contracts import Change, TableSchema
+from connectors.contracts.changes import Change, TableSchema
 from connectors.subjects import DEAD
 
 if TYPE_CHECKING:

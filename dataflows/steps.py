@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import structlog
 
-from connectors.contracts import Failure
+from connectors.contracts.changes import Failure
 from connectors.metrics import step_errors
 from dataflows.failing import UNREADABLE, StepError, too_many, unreadable
 from dataflows.transforms.fitted import Fitted
@@ -21,7 +21,7 @@ from dataflows.transforms.record import Record, key_of_row, row_of_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Change, Delivered, TableSchema
+    from connectors.contracts.changes import Change, Delivered, TableSchema
     from dataflows.filters import Filter
     from dataflows.transforms.fit import Apply, Transform
 

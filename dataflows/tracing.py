@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer
 
-    from connectors.contracts import Batch, Change
+    from connectors.contracts.changes import Change
+    from connectors.contracts.sink import Batch
 
 _NOTHING = nullcontext()
 

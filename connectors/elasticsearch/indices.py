@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
     from pydantic import JsonValue
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from connectors.elasticsearch.spec import SinkSpec
 
 # Above Elastic's own templates, which have up to 100 for patterns such as `logs-*-*`.

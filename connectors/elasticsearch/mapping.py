@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pydantic import JsonValue
 
-    from connectors.contracts import Column, TableSchema
+    from connectors.contracts.changes import Column, TableSchema
 
 _MODIFIER = re.compile(r"\(.*?\)")
 # Lucene's limit is 32,766 bytes, and a character has up to four.

@@ -24,7 +24,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
 
 _LONGEST_INDEX = 255
 _LONGEST_ID = 512

@@ -20,14 +20,14 @@ import msgspec
 from elasticsearch import ApiError
 
 from connectors.claims import Entry, Offset, moved, placed, taken_over
-from connectors.contracts import Claim
+from connectors.contracts.sink import Claim
 from connectors.elasticsearch.client import Answer, ask, kind_of
 from connectors.errors import ConfigError, FencedError, GapError
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
 
 INDEX = "waxtap-offsets"
 _Row = TypeVar("_Row")

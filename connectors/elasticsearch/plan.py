@@ -24,7 +24,7 @@ from connectors.subjects import topic_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from connectors.contracts import Delivered, TableSchema
+    from connectors.contracts.changes import Delivered, TableSchema
     from connectors.elasticsearch.spec import SinkSpec
 
 _NULL = b"null"

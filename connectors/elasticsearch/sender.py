@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from elasticsearch import Elasticsearch
 
-    from connectors.contracts import Claim
+    from connectors.contracts.sink import Claim
     from connectors.elasticsearch.offsets import Bookkeeping
     from connectors.elasticsearch.plan import Truncate
     from connectors.trouble import Trouble

@@ -15,7 +15,7 @@ from connectors.trials import findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from connectors.contracts import Claim, Share, SinkContext, SinkWriter
+    from connectors.contracts.sink import Claim, Share, SinkContext, SinkWriter
     from connectors.elasticsearch.spec import SinkSpec
     from connectors.errors import WaxtapError
 

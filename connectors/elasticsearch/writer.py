@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 from connectors.elasticsearch.bulk import cut
 from connectors.elasticsearch.client import connect
 from connectors.elasticsearch.indices import Indices
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from elasticsearch import Elasticsearch
 
-    from connectors.contracts import Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim
     from connectors.elasticsearch.spec import SinkSpec
 
 # About as much waits while the lanes are busy.

@@ -13,7 +13,7 @@ from connectors.subjects import DEAD
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
     from connectors.jetstream.spec import NatsSpec
 
 _SHORT_LIVED_NS = 5_000_000_000

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Batch, Delivered, Share
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Delivered
+from connectors.contracts.sink import Batch, Share
 from connectors.errors import GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from connectors.contracts import Claim
+    from connectors.contracts.sink import Claim
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.wire import Incoming
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.contracts import Delivered
+from connectors.contracts.changes import Delivered
 from connectors.errors import FencedError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import NO_RESPONDERS, Wanted, connect
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from connectors.contracts import Claim, Share
+    from connectors.contracts.sink import Claim, Share
     from connectors.errors import FatalError
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import DeadLetterSpec, NatsSpec

@@ -15,7 +15,7 @@ from connectors.jetstream.stream import refuse_truncated
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Claim, Share
+    from connectors.contracts.sink import Claim, Share
     from connectors.jetstream.api import StreamInfo
     from connectors.jetstream.spec import NatsSpec
 

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts import Change, Checkpoint
+from connectors.contracts.changes import Change
+from connectors.contracts.source import Checkpoint
 from connectors.errors import GapError, PermanentError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from connectors.contracts import InboxMark, InboxPreview
+from connectors.contracts.inbox import InboxMark, InboxPreview
 from connectors.jetstream import api
 from connectors.jetstream.checks import check_server
 from connectors.jetstream.connection import connect

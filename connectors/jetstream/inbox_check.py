@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from connectors.contracts import InboxMark
+from connectors.contracts.inbox import InboxMark
 from connectors.errors import GapError
 from connectors.jetstream import api
 from connectors.jetstream.stored import status

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Arrived, InboxMark
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES
+from connectors.contracts.inbox import Arrived, InboxMark
 from connectors.jetstream.frames import read_headers
 from connectors.jetstream.inbox_check import examine, moment, questions
 from connectors.jetstream.inbox_frames import read_request

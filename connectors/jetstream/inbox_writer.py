@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import structlog
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES
 from connectors.errors import RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.inbox_frames import (

@@ -13,7 +13,7 @@ from connectors.jetstream.schemas import SchemaStore
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from connectors.jetstream.connection import Connection
     from connectors.letters import Head
 

@@ -30,7 +30,7 @@ from connectors.letters import Head, Reason, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
     from connectors.letters import Letter
 
 STREAM = "DLQ"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.claims import Entry, moved, placed, taken_over
-from connectors.contracts import Claim
+from connectors.contracts.sink import Claim
 from connectors.errors import ConfigError, FencedError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -20,7 +20,7 @@ from connectors.jetstream.layout import ensure_bucket
 from connectors.jetstream.refusals import Kind, classify
 
 if TYPE_CHECKING:
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
 

@@ -17,7 +17,7 @@ from connectors.jetstream.frames import HEADER_ROOM, Body
 from connectors.jetstream.objects import ensure_objects, fetch_object, put_object
 
 if TYPE_CHECKING:
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import StreamSpec
 

@@ -14,7 +14,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, GapError, WaxtapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim

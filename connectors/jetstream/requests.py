@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from connectors.contracts import Claim
+    from connectors.contracts.sink import Claim
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.wire import Incoming

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts import TableSchema
+from connectors.contracts.changes import TableSchema
 from connectors.errors import GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.layout import ensure_bucket

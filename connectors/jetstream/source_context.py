@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts import SourceContext
+from connectors.contracts.source import SourceContext
 from connectors.jetstream.inbox import JetStreamInbox
 from connectors.jetstream.source_state import ObjectState
 
 if TYPE_CHECKING:
     from threading import Event
 
-    from connectors.contracts import Checkpoint
+    from connectors.contracts.source import Checkpoint
     from connectors.jetstream.spec import NatsSpec
 
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.checks import check_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Observation
+from connectors.contracts.source import Observation
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
 from connectors.mysql.server import connect
@@ -16,7 +16,7 @@ from connectors.mysql.setup.trial import try_out
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint, SourceContext
+    from connectors.contracts.source import Checkpoint, SourceContext
     from connectors.errors import WaxtapError
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
 

@@ -19,7 +19,7 @@ from connectors.trials import findings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from connectors.contracts import Claim, Share, SinkContext, SinkWriter
+    from connectors.contracts.sink import Claim, Share, SinkContext, SinkWriter
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SinkSpec
     from connectors.postgres.target.session import Session

@@ -19,7 +19,7 @@ from connectors.postgres.setup.trial import try_out
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint, Observation, SourceContext
+    from connectors.contracts.source import Checkpoint, Observation, SourceContext
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
 

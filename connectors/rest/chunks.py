@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint, Chunk
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.rest.envelope import Envelopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from connectors.contracts import Change, TableSchema
+    from connectors.contracts.changes import Change, TableSchema
     from connectors.rest.outcome import Outcome
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Column, TableSchema
+from connectors.contracts.changes import Column, TableSchema
 from connectors.json_rows import DIALECT, type_of, wider
 
 if TYPE_CHECKING:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Change
+from connectors.contracts.changes import Change
 from connectors.json_text import json_string, product_version
 from connectors.rest.outcome import position
 
 if TYPE_CHECKING:
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from connectors.rest.outcome import Found, Head
 
 NULL = b"null"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from typing import BinaryIO
 
-    from connectors.contracts import StateStore
+    from connectors.contracts.source import StateStore
     from connectors.rest.names import PollName
     from connectors.rest.outcome import Found, Head
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.contracts import Chunk
+from connectors.contracts.source import Chunk
 from connectors.errors import ConfigError, FatalError, RetryableError, WaxtapError
 from connectors.rest.chunks import chunks
 from connectors.rest.columns import Columns
@@ -27,7 +27,7 @@ from connectors.rest.schedule import Schedule, delay
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from connectors.contracts import Checkpoint, SourceContext
+    from connectors.contracts.source import Checkpoint, SourceContext
     from connectors.rest.ledger import Ledger
     from connectors.rest.names import PollName
     from connectors.rest.outcome import Outcome

@@ -15,7 +15,7 @@ from connectors.rest.trial import try_out
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint, SourceContext
+    from connectors.contracts.source import Checkpoint, SourceContext
     from connectors.errors import WaxtapError
     from connectors.rest.names import PollName
     from connectors.rest.spec import RestSourceSpec

@@ -9,7 +9,7 @@ from connectors.rest.api import Api
 from connectors.trials import findings
 
 if TYPE_CHECKING:
-    from connectors.contracts import SourceContext
+    from connectors.contracts.source import SourceContext
     from connectors.errors import WaxtapError
     from connectors.rest.spec import RestSourceSpec
 

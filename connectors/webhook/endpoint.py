@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from connectors.contracts import Inbox, InboxWriter
+    from connectors.contracts.inbox import Inbox, InboxWriter
     from connectors.webhook.source_spec import SourceSpec
 
 log = structlog.get_logger()

@@ -17,7 +17,8 @@ from connectors.subjects import topic_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from connectors.contracts import Delivered, Share
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Share
 
 Body = Literal["event", "list", "ndjson"]
 

@@ -10,7 +10,7 @@ from connectors.backoff import jittered
 from connectors.errors import RetryableError
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim, OffsetStore
+    from connectors.contracts.sink import Claim, OffsetStore
     from connectors.trouble import Trouble
     from connectors.webhook.outbox import Outbox
 

@@ -10,19 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from connectors.contracts import (
-    CHUNK_BYTES,
-    CHUNK_CHANGES,
-    Change,
-    Checkpoint,
-    Chunk,
-    InboxMark,
-)
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.inbox import InboxMark
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import FatalError, GapError, RetryableError
 from connectors.webhook.request_changes import milliseconds
 
 if TYPE_CHECKING:
-    from connectors.contracts import Arrived, InboxReader, StateStore
+    from connectors.contracts.inbox import Arrived, InboxReader
+    from connectors.contracts.source import StateStore
     from connectors.webhook.endpoint import Endpoint
     from connectors.webhook.request_changes import RequestChanges
 

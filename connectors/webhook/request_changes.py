@@ -10,7 +10,7 @@ from base64 import b64encode
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Change, Failure
+from connectors.contracts.changes import Change, Failure
 from connectors.json_rows import Envelopes, JsonTable, TooManyColumnsError, column, encode
 from connectors.webhook.mapping import (
     EXPRESSION_ERRORS,
@@ -21,7 +21,7 @@ from connectors.webhook.mapping import (
 from connectors.webhook.source_spec import TableSpec
 
 if TYPE_CHECKING:
-    from connectors.contracts import Arrived
+    from connectors.contracts.inbox import Arrived
     from connectors.webhook.mapping import Mapped
     from connectors.webhook.source_spec import SourceSpec
 

@@ -11,7 +11,7 @@ from connectors.webhook.network import resolve
 from connectors.webhook.writer import WebhookWriter
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim, Share, SinkContext, SinkWriter
+    from connectors.contracts.sink import Claim, Share, SinkContext, SinkWriter
     from connectors.errors import WaxtapError
     from connectors.webhook.network import Resolve
     from connectors.webhook.spec import SinkSpec

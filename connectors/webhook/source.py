@@ -12,7 +12,7 @@ from connectors.webhook.trial import try_out
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import Checkpoint, SourceContext
+    from connectors.contracts.source import Checkpoint, SourceContext
     from connectors.errors import WaxtapError
     from connectors.webhook.source_spec import SourceSpec
 

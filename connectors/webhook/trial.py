@@ -12,7 +12,8 @@ from connectors.webhook.identity import identify, listens
 from connectors.webhook.reader import stored_columns
 
 if TYPE_CHECKING:
-    from connectors.contracts import InboxPreview, SourceContext
+    from connectors.contracts.inbox import InboxPreview
+    from connectors.contracts.source import SourceContext
     from connectors.webhook.source_spec import SourceSpec
 
 

@@ -17,7 +17,8 @@ from connectors.webhook.sender import Sender
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from connectors.contracts import Batch, Claim, Delivered, SinkContext
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Batch, Claim, SinkContext
     from connectors.webhook.delivery import Endpoint
     from connectors.webhook.spec import SinkSpec
 

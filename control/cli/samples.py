@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from connectors.contracts import Column, Delivered, TableSchema
+from connectors.contracts.changes import Column, Delivered, TableSchema
 from connectors.errors import ConfigError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect

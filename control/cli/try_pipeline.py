@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from connectors.contracts import Delivered, Failure
+from connectors.contracts.changes import Delivered, Failure
 from connectors.errors import ConfigError
 from control.cli.samples import from_lines, from_stream
 from dataflows.failing import StepError
@@ -20,7 +20,7 @@ from dataflows.spec import load
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.spec import Config
     from dataflows.steps import Steps
 

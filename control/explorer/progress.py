@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from connectors import registry
-from connectors.contracts import Share, SinkContext
+from connectors.contracts.sink import Share, SinkContext
 from connectors.errors import WaxtapError
 from connectors.jetstream.consumers import Progress, progress
 from connectors.jetstream.offsets import KvOffsets
@@ -26,7 +26,7 @@ from dataflows.spec import parse
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from connectors.contracts import Sink
+    from connectors.contracts.sink import Sink
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.readers import Reader, Registered, Specs

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Share
+from connectors.contracts.sink import Share
 from connectors.errors import ConfigError
 from connectors.jetstream import letter_index
 from connectors.jetstream.consumers import forget
@@ -22,7 +22,7 @@ from control.explorer.timestamps import from_nanoseconds
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Sink
+    from connectors.contracts.sink import Sink
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.direct import DirectGets
     from connectors.jetstream.spec import DeadLetterSpec

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from connectors import registry
-from connectors.contracts import Observable
+from connectors.contracts.source import Observable
 from connectors.errors import WaxtapError
 from connectors.jetstream.examine import settled
 from connectors.jetstream.frames import read_checkpoint
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
 
-    from connectors.contracts import Checkpoint, Observation
+    from connectors.contracts.source import Checkpoint, Observation
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.direct import DirectGets
     from connectors.jetstream.spec import NatsSpec

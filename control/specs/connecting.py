@@ -6,13 +6,14 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from connectors import registry
-from connectors.contracts import SinkContext
+from connectors.contracts.sink import SinkContext
 from connectors.jetstream.offsets import KvOffsets
 from connectors.jetstream.source_context import source_context
 from dataflows.configuration.places import placing
 
 if TYPE_CHECKING:
-    from connectors.contracts import Sink, Source
+    from connectors.contracts.sink import Sink
+    from connectors.contracts.source import Source
     from connectors.jetstream.spec import NatsSpec
     from dataflows.spec import SinkConfig, SourceConfig
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from connectors.contracts import TableSchema
+from connectors.contracts.changes import TableSchema
 from dataflows.routing import TablePattern
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from connectors.contracts import CHUNK_CHANGES
+from connectors.contracts.changes import CHUNK_CHANGES
 from connectors.quantities import Duration
 from dataflows.configuration.pipeline_spec import FilterText, OnError, check_sink_transforms
 from dataflows.transforms.spec import Transforms

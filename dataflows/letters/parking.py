@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from connectors.contracts import Failure
+from connectors.contracts.changes import Failure
 from connectors.letters import Letter, Reason, State
 from connectors.subjects import topic_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from connectors.errors import PermanentError
     from connectors.letters import Outstanding
 

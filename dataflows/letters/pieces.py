@@ -9,7 +9,7 @@ from dataflows.letters.parking import is_truncate, together
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
 
 # What is tried, and refused, together.
 Unit = list["Delivered"]

@@ -12,7 +12,7 @@ from dataflows.letters.parking import is_truncate, pipeline_failed, refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from connectors.errors import PermanentError
     from connectors.letters import LetterStore, Reason
     from dataflows.letters.parking import Parking

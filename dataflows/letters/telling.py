@@ -14,7 +14,7 @@ from connectors.metrics import dead_letters
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from connectors.contracts import Share
+    from connectors.contracts.sink import Share
     from connectors.letters import Letter
 
 log = structlog.get_logger()

@@ -17,10 +17,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
-from connectors.contracts import Checkpoint, Chunk
+from connectors.contracts.source import Checkpoint, Chunk
 
 if TYPE_CHECKING:
-    from connectors.contracts import SourceReader
+    from connectors.contracts.source import SourceReader
     from connectors.jetstream.stream import StreamClaim
 
 # Before the first change of a source.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from connectors.contracts import UnwrappedChange
+from connectors.contracts.changes import UnwrappedChange
 from connectors.subjects import topic_of
 from dataflows.failing import UNREADABLE
 from dataflows.memory.rows import short_hash
@@ -21,7 +21,7 @@ from dataflows.transforms.record import key_of_row
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from connectors.contracts import Change, TableSchema
+    from connectors.contracts.changes import Change, TableSchema
 
 _NOTHING = b""
 _NO_BEFORE = b'{"before":null,'

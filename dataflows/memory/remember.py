@@ -20,7 +20,7 @@ from dataflows.reporting import remembering
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from dataflows.memory.options import StatefulSpec
     from dataflows.spec import Config
 

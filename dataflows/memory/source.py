@@ -22,7 +22,7 @@ from dataflows.stopping import stopping
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from connectors.contracts import Checkpoint, Chunk, Source, SourceReader
+    from connectors.contracts.source import Checkpoint, Chunk, Source, SourceReader
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim
     from dataflows.memory.continuity import InputState

@@ -17,7 +17,7 @@ from dataflows.memory.fingerprints import Fate, Fingerprint, Fingerprints
 from dataflows.memory.rows import WIDTH, Packed, RowMemory
 
 if TYPE_CHECKING:
-    from connectors.contracts import Change, TableSchema
+    from connectors.contracts.changes import Change, TableSchema
     from dataflows.memory.options import DedupeSpec, SampleSpec, StatefulSpec, ThrottleSpec
 
 log = structlog.get_logger()

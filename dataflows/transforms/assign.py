@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from dataflows.expressions import Expression
 from dataflows.failing import StepError
 from dataflows.transforms.columns import Name
@@ -20,7 +20,7 @@ from dataflows.transforms.record import NULL, decode_value, encode
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Record, Row
 
 # What the result of an expression is, by the name of its type.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Row
 
 # Two values of a key never become the same one as these.

@@ -19,7 +19,7 @@ from dataflows.transforms.fit import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Row
 
 Name = Annotated[str, Field(min_length=1)]

@@ -17,7 +17,7 @@ from dataflows.failing import StepError
 from dataflows.transforms.record import Record, Row, key_of_row, row_of_key
 
 if TYPE_CHECKING:
-    from connectors.contracts import Column, TableSchema
+    from connectors.contracts.changes import Column, TableSchema
 
 Apply: TypeAlias = Callable[[Record], Sequence[Record]]
 # Returns the new row; the columns of the second argument hold no value, only a marker.

@@ -10,7 +10,7 @@ from dataflows.transforms.fit import Fit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.fit import Transform
     from dataflows.transforms.record import Record
 

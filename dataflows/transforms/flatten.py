@@ -21,7 +21,7 @@ from dataflows.transforms.record import NULL, decode_row, is_null
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Row
 
 

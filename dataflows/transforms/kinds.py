@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from dataflows.failing import StepError
 from dataflows.transforms.record import NULL, encode
 
 if TYPE_CHECKING:
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
 
 Kind = Literal["string", "integer", "number", "decimal", "boolean", "json"]
 

@@ -16,7 +16,7 @@ from dataflows.transforms.record import encode
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Row
 
 _REDACTED = msgspec.Raw(b'"***"')

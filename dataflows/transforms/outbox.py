@@ -20,7 +20,7 @@ from dataflows.transforms.record import is_null, key_of_row
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Record
 
 

@@ -26,7 +26,7 @@ from dataflows.transforms.python_rows import Given, Rows
 from dataflows.transforms.record import NULL, decode_value, encode, key_of_row
 
 if TYPE_CHECKING:
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Record
 
 Function: TypeAlias = Callable[[ChangeView], ChangeView | Iterable[ChangeView] | None]

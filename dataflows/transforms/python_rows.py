@@ -14,7 +14,7 @@ from dataflows.transforms.record import NULL, decode_value, is_null
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from dataflows.transforms.record import Row
 
 # What a value of a column must be, by its `Column.json`; an array's elements are not looked at.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import msgspec
 
-from connectors.contracts import Change, UnwrappedChange
+from connectors.contracts.changes import Change, UnwrappedChange
 from connectors.wrapping import wrapped
 from dataflows.failing import UNREADABLE, unreadable
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered, TableSchema
+    from connectors.contracts.changes import Delivered, TableSchema
 
 # A row by its columns, in their order; each value as JSON bytes.
 Row: TypeAlias = "dict[str, msgspec.Raw]"

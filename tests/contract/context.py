@@ -6,7 +6,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Claim, SinkContext, SourceContext
+from connectors.contracts.sink import Claim, SinkContext
+from connectors.contracts.source import SourceContext
 from connectors.errors import FencedError, GapError
 from connectors.jetstream.inbox import JetStreamInbox
 from connectors.jetstream.spec import NatsSpec
@@ -15,7 +16,9 @@ from connectors.subjects import covers, stored_upto
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from connectors.contracts import Checkpoint, Inbox, OffsetStore, Share, StateStore
+    from connectors.contracts.inbox import Inbox
+    from connectors.contracts.sink import OffsetStore, Share
+    from connectors.contracts.source import Checkpoint, StateStore
 
 
 @dataclass

@@ -13,7 +13,7 @@ from tests.integration.tcp_relay import TcpRelay
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from connectors.contracts import Sink
+    from connectors.contracts.sink import Sink
     from control.servers.elasticsearch import ElasticsearchServer
 
 

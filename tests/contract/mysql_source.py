@@ -15,7 +15,8 @@ from tests.servers.binlog import connect, purge, run
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from connectors.contracts import Change, Source
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Source
     from control.servers.binlog_server import BinlogServer
 
 _GLOBALS = {"binlog_row_metadata": "FULL", "binlog_row_image": "FULL"}

@@ -16,7 +16,7 @@ from tests.contract.postgres_database import PostgresDatabase
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from connectors.contracts import Sink
+    from connectors.contracts.sink import Sink
     from control.servers.postgres import PostgresServer
 
 

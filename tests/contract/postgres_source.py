@@ -18,7 +18,8 @@ from tests.contract.postgres_database import PostgresDatabase
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from connectors.contracts import Change, Source
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Source
     from control.servers.postgres import PostgresServer
 
 

@@ -17,7 +17,8 @@ from tests.servers.receiver import Receiver, Reply, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from connectors.contracts import Change, Source
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Source
 
 
 class RestSourceAdapter:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from connectors.contracts import Sink
+    from connectors.contracts.sink import Sink
 
 
 class SinkAdapter(Protocol):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from connectors.contracts import Change, Source
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Source
 
 
 class SourceAdapter(Protocol):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import Batch, Claim, Column, Delivered, Share, TableSchema
+from connectors.contracts.changes import Column, Delivered, TableSchema
+from connectors.contracts.sink import Batch, Claim, Share
 from connectors.errors import ConfigError, FencedError, PermanentError, RetryableError
 
 if TYPE_CHECKING:

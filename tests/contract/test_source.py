@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Checkpoint, Chunk, Observable
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES
+from connectors.contracts.source import Checkpoint, Chunk, Observable
 from connectors.errors import ConfigError, GapError, RetryableError
 
 if TYPE_CHECKING:
-    from connectors.contracts import Change, SourceReader
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import SourceReader
     from tests.contract.source_adapter import SourceAdapter
 
 pytestmark = pytest.mark.servers

@@ -20,7 +20,7 @@ from tests.servers.receiver import Receiver, Reply, Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from connectors.contracts import Sink
+    from connectors.contracts.sink import Sink
     from control.servers.nats import NatsServer
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -25,7 +25,8 @@ from tests.contract.context import MemoryState, source_context
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from connectors.contracts import Change, Source
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Source
     from connectors.webhook.endpoint import Endpoint
     from control.servers.nats import NatsServer
 

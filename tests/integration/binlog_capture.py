@@ -24,7 +24,8 @@ from tests.servers.binlog import connect, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Change, Checkpoint, Source
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Checkpoint, Source
     from connectors.mysql.setup.settings import Settings
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
     from control.servers.binlog_server import BinlogServer

@@ -14,7 +14,8 @@ import structlog
 from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
-from connectors.contracts import Change, Checkpoint, Column, TableSchema
+from connectors.contracts.changes import Change, Column, TableSchema
+from connectors.contracts.source import Checkpoint
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.stream import open_stream
 from control.cli.app import run

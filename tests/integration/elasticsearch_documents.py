@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from connectors.contracts import UNAVAILABLE, Batch, Claim, Column, Delivered, Share, TableSchema
+from connectors.contracts.changes import UNAVAILABLE, Column, Delivered, TableSchema
+from connectors.contracts.sink import Batch, Claim, Share
 from connectors.elasticsearch.sink import ElasticsearchSink
 from connectors.elasticsearch.spec import SinkSpec
 from tests.contract.context import sink_context

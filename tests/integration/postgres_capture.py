@@ -12,7 +12,8 @@ from connectors.postgres.spec import SourceSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from connectors.contracts import Change, Chunk, SourceReader
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Chunk, SourceReader
 
 PATIENCE = 60.0
 

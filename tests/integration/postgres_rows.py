@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import UNAVAILABLE, Batch, Claim, Column, Delivered, Share, TableSchema
+from connectors.contracts.changes import UNAVAILABLE, Column, Delivered, TableSchema
+from connectors.contracts.sink import Batch, Claim, Share
 from connectors.errors import PermanentError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.spec import SinkSpec

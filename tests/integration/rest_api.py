@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-    from connectors.contracts import Change, Checkpoint, Source, SourceReader
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Checkpoint, Source, SourceReader
 
 PATIENCE = 60.0
 

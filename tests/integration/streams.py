@@ -6,7 +6,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Change, Checkpoint, Claim, Column, TableSchema
+from connectors.contracts.changes import Change, Column, TableSchema
+from connectors.contracts.sink import Claim
+from connectors.contracts.source import Checkpoint
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
 from connectors.jetstream.consumer import share
@@ -15,7 +17,7 @@ from connectors.jetstream.stored import parse_headers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from connectors.jetstream.consumer import Consumer
     from connectors.jetstream.publisher import Publisher
     from connectors.jetstream.spec import NatsSpec

@@ -21,7 +21,7 @@ from dataflows.spec import SourceConfig
 from tests.integration.streams import publish
 
 if TYPE_CHECKING:
-    from connectors.contracts import Checkpoint, Chunk
+    from connectors.contracts.source import Checkpoint, Chunk
     from connectors.errors import WaxtapError
     from control.servers.nats import NatsServer
     from tests.servers.nats import NatsFactory

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from connectors.contracts import Claim
+from connectors.contracts.sink import Claim
 from connectors.jetstream.consumer import share
 from connectors.jetstream.dead_letters import DeadLetters, claim_letters
 from connectors.jetstream.spec import DeadLetterSpec, NatsSpec

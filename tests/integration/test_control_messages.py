@@ -32,7 +32,7 @@ from tests.servers.require import obtain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers

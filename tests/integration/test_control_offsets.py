@@ -10,7 +10,7 @@ import grpc
 import psycopg
 import pytest
 
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 from connectors.errors import FencedError
 from connectors.jetstream.connection import connect
 from connectors.jetstream.consumer import Consumer, share
@@ -35,7 +35,8 @@ from tests.integration.streams import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from connectors.contracts import Delivered, Sink
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Sink
     from tests.servers.nats import NatsFactory
     from tests.servers.postgres import Database
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
-from connectors.contracts import UNAVAILABLE
+from connectors.contracts.changes import UNAVAILABLE
 from connectors.postgres.pgoutput.decoder import Decoder
 from connectors.postgres.pgoutput.lsn import parse_lsn
 from connectors.postgres.pgoutput.types import BUILTIN
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from tests.servers.postgres import Database
 
     Session = Connection[tuple[object, ...]]

@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from connectors.contracts import Batch, Column, Share
+from connectors.contracts.changes import Column
+from connectors.contracts.sink import Batch, Share
 from connectors.errors import ConfigError, GapError, PermanentError
 from tests.integration.elasticsearch_documents import ID, ITEMS, Place, batch, shape
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.jetstream.begin import behind_end, behind_time, unfed
 from connectors.jetstream.consumer import Consumer
 from connectors.jetstream.publisher import Publisher
@@ -18,7 +18,7 @@ from tests.integration.streams import change, claim, position, publish, stored, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from connectors.contracts import Batch
+    from connectors.contracts.sink import Batch
     from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from connectors.contracts import Batch, Checkpoint, Claim
+from connectors.contracts.sink import Batch, Claim
+from connectors.contracts.source import Checkpoint
 from connectors.errors import GapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import Connection, connect

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from connectors.contracts import Checkpoint, Claim
+from connectors.contracts.sink import Claim
+from connectors.contracts.source import Checkpoint
 from connectors.errors import FencedError, GapError, RetryableError
 from connectors.jetstream import api, letter_index
 from connectors.jetstream.connection import connect

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from connectors.contracts import Claim, Share
+from connectors.contracts.sink import Claim, Share
 from connectors.errors import ConfigError, FencedError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect

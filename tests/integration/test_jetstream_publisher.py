@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, FencedError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
-from connectors.contracts import Change, Column, Delivered
+from connectors.contracts.changes import Change, Column, Delivered
 from connectors.jetstream.frames import encode_batch
 from connectors.jetstream.stored import parse_headers
 from tests.integration.postgres_capture import make_source, read_changes

@@ -17,7 +17,7 @@ from tests.servers.binlog import connect, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from tests.servers.binlog import Kind
 
 pytestmark = pytest.mark.servers

@@ -11,7 +11,7 @@ import pymysql
 import pytest
 
 from connectors import registry
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.mysql.server import connect as connect_source
 from connectors.mysql.server import rows as query
@@ -23,7 +23,8 @@ from tests.servers.binlog import purge, rows, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connectors.contracts import Change, Chunk, SourceReader
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Chunk, SourceReader
     from control.servers.binlog_server import BinlogServer
     from tests.servers.binlog import BinlogFactory, Kind
     from tests.servers.certificate import Certificate

@@ -10,14 +10,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from connectors.contracts import Delivered
+from connectors.contracts.changes import Delivered
 from connectors.postgres.target.foreign_types import postgres_type
 from tests.integration.binlog_capture import Log
 from tests.integration.postgres_rows import SUBJECT, deliver, query, sink
 from tests.integration.test_mysql_types import cases, schema_type
 
 if TYPE_CHECKING:
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from tests.servers.binlog import Kind
     from tests.servers.postgres import Database
 

@@ -11,7 +11,8 @@ from zlib import crc32
 
 import pytest
 
-from connectors.contracts import Claim, Delivered, Failure
+from connectors.contracts.changes import Delivered, Failure
+from connectors.contracts.sink import Claim
 from connectors.jetstream.consumer import Consumer, share
 from connectors.jetstream.frames import read_headers
 from dataflows.capture import CaptureSource, StreamSink

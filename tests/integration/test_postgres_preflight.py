@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError
 from control.servers.ports import free_port
 from tests.integration.postgres_capture import ids, make_source, read_changes, wait_until

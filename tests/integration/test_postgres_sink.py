@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from connectors.errors import PermanentError
 from tests.integration.postgres_rows import (
     ID,
@@ -25,7 +25,7 @@ from tests.integration.postgres_rows import (
 )
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from tests.servers.postgres import Database
 
 pytestmark = pytest.mark.servers

@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from structlog.testing import capture_logs
 
-from connectors.contracts import Share
+from connectors.contracts.sink import Share
 from connectors.errors import FatalError, FencedError, RetryableError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.target import offsets
@@ -40,7 +40,7 @@ from tests.integration.postgres_rows import (
 from tests.integration.tcp_relay import TcpRelay
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim
+    from connectors.contracts.sink import Claim
     from tests.servers.postgres import Database, PostgresFactory
 
 pytestmark = pytest.mark.servers
@@ -165,7 +165,7 @@ def test_backends_ended_at_random_moments(seed: int, database: Database) -> None
 ZOMBIE = """
 import sys, time, msgspec
 from contextlib import closing
-from connectors.contracts import Claim
+from connectors.contracts.sink import Claim
 from connectors.postgres.target import apply
 from tests.integration.postgres_rows import Log, batch, sink
 

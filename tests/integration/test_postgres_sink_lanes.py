@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from connectors.errors import PermanentError
 from connectors.postgres.target import lanes
 from connectors.postgres.target.offsets import lane_of
@@ -29,7 +29,7 @@ from tests.integration.postgres_rows import (
 )
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from tests.servers.postgres import Database
 
 pytestmark = pytest.mark.servers

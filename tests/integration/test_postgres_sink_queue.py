@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 from connectors.errors import RetryableError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.target.writer import QUEUE_CHANGES

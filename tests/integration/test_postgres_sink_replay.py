@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from connectors.errors import PermanentError
 from tests.integration.postgres_rows import (
     ID,
@@ -27,7 +27,7 @@ from tests.integration.tcp_relay import TcpRelay
 from tests.integration.test_postgres_sink_failures import AUDITED, port, through
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from tests.servers.postgres import Database
 
 pytestmark = pytest.mark.servers

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from connectors.errors import ConfigError
 from tests.integration.postgres_rows import (
     ID,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import psycopg
 import pytest
 
-from connectors.contracts import Column, Delivered
+from connectors.contracts.changes import Column, Delivered
 from connectors.postgres.pgoutput.types import BUILTIN
 from connectors.postgres.pgoutput.values import render
 from tests.integration.postgres_rows import ID, SUBJECT, deliver, shape, sink

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 from connectors.errors import FatalError, FencedError, PermanentError
 from connectors.postgres.target import spool as spooling
 from connectors.postgres.target import writer as writing
@@ -30,7 +30,8 @@ from tests.integration.tcp_relay import TcpRelay
 from tests.integration.test_postgres_sink_failures import AUDITED, port, through
 
 if TYPE_CHECKING:
-    from connectors.contracts import Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim
     from connectors.postgres.sink import PostgresSink
     from tests.servers.postgres import Database
 

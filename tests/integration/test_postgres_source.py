@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connectors.contracts import UNAVAILABLE
+from connectors.contracts.changes import UNAVAILABLE
 from connectors.postgres.conninfo import application_name
 from tests.integration.postgres_capture import (
     after,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from connectors.contracts import Chunk
+    from connectors.contracts.source import Chunk
     from tests.servers.postgres import Database
 
     Connection = psycopg.Connection[tuple[object, ...]]

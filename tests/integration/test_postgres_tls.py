@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from connectors.contracts import Share
+from connectors.contracts.sink import Share
 from connectors.errors import ConfigError, RetryableError
 from connectors.postgres.sink import PostgresSink
 from connectors.postgres.spec import SinkSpec

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError
 from connectors.rest.compare import Comparison
 from connectors.rest.names import parse

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 
-from connectors.contracts import Checkpoint, Chunk, Delivered
+from connectors.contracts.changes import Delivered
+from connectors.contracts.source import Checkpoint, Chunk
 from dataflows.pipeline import Captured, pipelines_of
 from dataflows.spec import parse
 from tests.integration.postgres_rows import SUBJECT, deliver, query, sink
 from tests.integration.rest_api import ListApi, Polled
 
 if TYPE_CHECKING:
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from connectors.jetstream.stream import StreamClaim
     from tests.servers.postgres import Database
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from connectors import registry
-from connectors.contracts import Checkpoint, Chunk
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import FencedError, GapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -29,7 +29,7 @@ from tests.unit.rows import change
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
     from connectors.errors import WaxtapError
     from connectors.jetstream.stream import PublisherState
     from control.servers.nats import NatsServer

@@ -16,7 +16,7 @@ import pytest
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
-from connectors.contracts import Batch, SinkContext
+from connectors.contracts.sink import Batch, SinkContext
 from connectors.errors import ConfigError, FatalError, PermanentError, RetryableError, WaxtapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from connectors.contracts import Delivered, OffsetStore, SinkWriter
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import OffsetStore, SinkWriter
     from connectors.webhook.network import Resolve
     from tests.servers.certificate import Certificate
     from tests.servers.nats import NatsFactory

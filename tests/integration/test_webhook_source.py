@@ -31,7 +31,8 @@ from tests.integration.streams import until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sized
 
-    from connectors.contracts import Change, Checkpoint
+    from connectors.contracts.changes import Change
+    from connectors.contracts.source import Checkpoint
     from connectors.webhook.endpoint import Endpoint
     from control.servers.nats import NatsServer
     from tests.servers.certificate import Certificate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from connectors.contracts import Change, Column, Delivered, TableSchema
+from connectors.contracts.changes import Change, Column, Delivered, TableSchema
 
 USERS = TableSchema(
     "shop",

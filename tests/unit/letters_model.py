@@ -7,7 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from connectors.contracts import Batch, Claim, Column, Delivered, Failure, Share, TableSchema
+from connectors.contracts.changes import Column, Delivered, Failure, TableSchema
+from connectors.contracts.sink import Batch, Claim, Share
 from connectors.errors import PermanentError
 from connectors.letters import LetterRequest, Outstanding, State
 from connectors.subjects import topic_of

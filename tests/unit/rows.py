@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Change, Column, TableSchema
+from connectors.contracts.changes import Change, Column, TableSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from connectors.contracts import CHUNK_CHANGES, Change, Checkpoint, Chunk
+from connectors.contracts.changes import CHUNK_CHANGES, Change
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import ConfigError, FatalError, GapError
 from connectors.mysql.binlog.decoder import Decoder
 from connectors.mysql.binlog.packets import PacketReader

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Column, TableSchema
+from connectors.contracts.changes import Column, TableSchema
 from connectors.errors import FatalError
 from connectors.mysql.binlog.compiled import CompiledReader
 from connectors.mysql.binlog.decimals import unpack_decimal

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.contracts import UNAVAILABLE, Column, Delivered, TableSchema
+from connectors.contracts.changes import UNAVAILABLE, Column, Delivered, TableSchema
 from connectors.errors import PermanentError
 from connectors.postgres.target.collapse import Collapser
 from connectors.postgres.target.steps import Merge, Move, Row, Truncate

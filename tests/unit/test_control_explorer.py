@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.claims import Entry, Offset, placed
-from connectors.contracts import Share
+from connectors.contracts.sink import Share
 from connectors.jetstream.consumers import Progress, owner
 from connectors.jetstream.direct import Raw
 from connectors.letters import Head, Reason, State

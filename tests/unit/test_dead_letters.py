@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connectors.contracts import Batch, Claim
+from connectors.contracts.sink import Batch, Claim
 from connectors.errors import FatalError, PermanentError
 from connectors.letters import LetterAnswer, LetterRequest, State
 from dataflows.kept import Kept
 from tests.unit.letters_model import SHARE, Crash, World, change, request
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from dataflows.dead_letters import DeadLetterWriter
     from tests.unit.letters_model import Kind, Names
 

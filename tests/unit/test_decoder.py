@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from connectors.contracts import UNAVAILABLE, Change, Checkpoint
+from connectors.contracts.changes import UNAVAILABLE, Change
+from connectors.contracts.source import Checkpoint
 from connectors.errors import FatalError
 from connectors.postgres.pgoutput.decoder import Decoder
 from connectors.postgres.pgoutput.messages import UNCHANGED

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change, Checkpoint, Chunk
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.postgres.pgoutput.decoder import Decoder
 from connectors.postgres.pgoutput.lsn import format_lsn, parse_lsn
 from tests.unit import wal

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from connectors.contracts import Column, Delivered, TableSchema
+from connectors.contracts.changes import Column, Delivered, TableSchema
 from connectors.elasticsearch.bulk import BULK_DOCUMENTS, body, cut, judge
 from connectors.elasticsearch.mapping import properties
 from connectors.elasticsearch.names import Identity, index_name

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.contracts import Change
+from connectors.contracts.changes import Change
 from dataflows.expressions import Expression
 from dataflows.failing import StepError
 from dataflows.filters import Filter, check_filter

@@ -7,7 +7,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Batch, Claim, Delivered, Share
+from connectors.contracts.changes import Delivered
+from connectors.contracts.sink import Batch, Claim, Share
 from dataflows.configuration.options import BatchSpec
 from dataflows.gathering import Gathering
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Change, Column, TableSchema, UnwrappedChange
+from connectors.contracts.changes import Change, Column, TableSchema, UnwrappedChange
 from connectors.errors import GapError, PermanentError
 from connectors.jetstream.frames import (
     Body,

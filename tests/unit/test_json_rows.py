@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from connectors.json_rows import Envelopes, JsonTable, decode, encode, key_text
 
 

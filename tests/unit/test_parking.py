@@ -14,7 +14,7 @@ from dataflows.letters.pieces import flat, transactions, units
 from tests.unit.letters_model import change
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
 
 NOTHING = Outstanding((), {})
 

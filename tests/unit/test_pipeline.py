@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import (
-    Batch,
-    Change,
-    Checkpoint,
-    Chunk,
-    Claim,
-    Delivered,
-    Failure,
-    Share,
-    TableSchema,
-)
+from connectors.contracts.changes import Change, Delivered, Failure, TableSchema
+from connectors.contracts.sink import Batch, Claim, Share
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import ConfigError
 from dataflows.deliver import transform
 from dataflows.pipeline import (

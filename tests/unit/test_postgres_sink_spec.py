@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from connectors.contracts import Column, TableSchema
+from connectors.contracts.changes import Column, TableSchema
 from connectors.errors import PermanentError
 from connectors.postgres.names import parse_name
 from connectors.postgres.spec import SinkSpec

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from connectors.contracts import Change, Checkpoint, Chunk, TableSchema
+from connectors.contracts.changes import Change, TableSchema
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError, WaxtapError
 from connectors.postgres.conninfo import application_name, ordinary, replication
 from connectors.postgres.replication.stream_errors import stream_error

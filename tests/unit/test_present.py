@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from connectors.contracts import Failure
+from connectors.contracts.changes import Failure
 from connectors.errors import ConfigError
 from dataflows.pipeline import reprocess_as_of_now
 from dataflows.present import Present

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pickle
 
-from connectors.contracts import Change, Checkpoint, Failure
+from connectors.contracts.changes import Change, Failure
+from connectors.contracts.source import Checkpoint
 from connectors.jetstream.stream import StreamClaim
 from dataflows.memory.options import DedupeSpec, SampleSpec, StatefulSpec
 from dataflows.memory.remember import Remembering, name_of, stateful_pipelines

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Change, Column, TableSchema
+from connectors.contracts.changes import Change, Column, TableSchema
 from dataflows.routing import Router, TablePattern, partition, token, topic, topic_from
 
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from connectors.contracts import UNAVAILABLE, Failure, UnwrappedChange
+from connectors.contracts.changes import UNAVAILABLE, Failure, UnwrappedChange
 from dataflows.memory.options import DedupeSpec, SampleSpec, StatefulSpec, ThrottleSpec
 from dataflows.memory.steps import StatefulSteps
 from tests.unit.rows import SUBJECT, apply, change, table
 
 if TYPE_CHECKING:
-    from connectors.contracts import Change
+    from connectors.contracts.changes import Change
 
 DEDUPE = StatefulSpec(dedupe=DedupeSpec(fields=("name",)))
 EVERYTHING = StatefulSpec(dedupe=DedupeSpec())

@@ -16,7 +16,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from connectors.contracts import Batch, Claim, Delivered, Share
+from connectors.contracts.changes import Delivered
+from connectors.contracts.sink import Batch, Claim, Share
 from connectors.errors import ConfigError, FencedError
 from control.servers.ports import free_port
 from dataflows import telemetry, tracing
@@ -101,7 +102,7 @@ def test_a_span_tells_what_kind_of_error_it_met_and_not_its_text(
 
 _FLOW = """
 import sys
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from dataflows import main, tracing
 from dataflows.spec import parse
 tracing.configure({environment})

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from connectors.contracts import Change, Column, Delivered, Failure, TableSchema, UnwrappedChange
+from connectors.contracts.changes import (
+    Change,
+    Column,
+    Delivered,
+    Failure,
+    TableSchema,
+    UnwrappedChange,
+)
 from connectors.errors import ConfigError
 from connectors.wrapping import wrapped
 from dataflows.failing import StepError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from connectors.contracts import Share
+from connectors.contracts.sink import Share
 from connectors.trouble import Trouble
 
 SHARE = Share("search", "CDC_trouble", "", ("CDC.trouble.>",))

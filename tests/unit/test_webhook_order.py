@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts import Column, Delivered, Share, TableSchema
+from connectors.contracts.changes import Column, Delivered, TableSchema
+from connectors.contracts.sink import Share
 from connectors.errors import PermanentError
 from connectors.webhook.events import Event, events, identity, message
 from connectors.webhook.ordering import Ordering

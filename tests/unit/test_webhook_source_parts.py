@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from pydantic import ValidationError
 
-from connectors.contracts import Arrived, Failure, InboxMark
+from connectors.contracts.changes import Failure
+from connectors.contracts.inbox import Arrived, InboxMark
 from connectors.errors import RetryableError
 from connectors.jetstream.inbox_frames import encode_together, entry
 from connectors.webhook.known_ids import KnownIds

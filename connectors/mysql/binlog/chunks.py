@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change, Checkpoint, Chunk
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.mysql.binlog.progress import Spot, encode_spots, follows
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from connectors.contracts import Column, TableSchema
+from connectors.contracts.changes import Column, TableSchema
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from connectors.mysql.binlog.xa import XaTransactions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from connectors.contracts import Chunk
+    from connectors.contracts.source import Chunk
     from connectors.mysql.binlog.progress import Resume
     from connectors.mysql.binlog.tables import Tables
 

@@ -30,7 +30,7 @@ from connectors.mysql.binlog.position import parse_position, split_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Checkpoint
+    from connectors.contracts.source import Checkpoint
     from connectors.mysql.binlog.events import Gtid
 
 _REQUIRED = ("server", "generation", "gtids", "tables")

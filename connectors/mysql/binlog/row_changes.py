@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
 from connectors.mysql.binlog.envelope import tail
 from connectors.mysql.binlog.events import malformed
 from connectors.mysql.binlog.position import LARGEST_TRANSACTION

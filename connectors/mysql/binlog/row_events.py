@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Change
+from connectors.contracts.changes import Change
 from connectors.mysql.binlog import events as ev
 from connectors.mysql.binlog import refusals
 from connectors.mysql.binlog.envelope import assemble, tail

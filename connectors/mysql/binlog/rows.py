@@ -9,7 +9,7 @@ import json
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from connectors.contracts import UNAVAILABLE
+from connectors.contracts.changes import UNAVAILABLE
 from connectors.errors import FatalError
 from connectors.json_text import ascii_json, byte_text
 from connectors.mysql.binlog.cursor import Cursor

@@ -17,7 +17,7 @@ from connectors.mysql.binlog.types import needs_catalog
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from connectors.mysql.binlog.table import Table
     from connectors.mysql.binlog.types import Catalog
 

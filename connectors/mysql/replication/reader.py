@@ -6,13 +6,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Chunk
+from connectors.contracts.source import Chunk
 from connectors.errors import RetryableError
 from connectors.mysql.replication.session import start
 from connectors.resilient_session import ResilientSession
 
 if TYPE_CHECKING:
-    from connectors.contracts import Checkpoint
+    from connectors.contracts.source import Checkpoint
     from connectors.mysql.replication.session import Session
     from connectors.mysql.setup.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError
 from connectors.mysql.binlog.decoder import Decoder
 from connectors.mysql.binlog.progress import Progress, Resume, parse_resume

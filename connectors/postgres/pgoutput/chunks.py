@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change, Checkpoint, Chunk
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.source import Checkpoint, Chunk
 from connectors.postgres.pgoutput.lsn import format_lsn, parse_lsn
 
 

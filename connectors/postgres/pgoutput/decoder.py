@@ -16,7 +16,7 @@ import time
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from connectors.contracts import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
 from connectors.errors import FatalError
 from connectors.postgres.pgoutput.chunks import ChunkBuffer
 from connectors.postgres.pgoutput.compiled import FIRST_VALUE, SHORT
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import TypeAlias
 
-    from connectors.contracts import Checkpoint, Chunk, TableSchema
+    from connectors.contracts.changes import TableSchema
+    from connectors.contracts.source import Checkpoint, Chunk
     from connectors.postgres.pgoutput.relations import KnownRelation
     from connectors.postgres.pgoutput.types import Catalog
 

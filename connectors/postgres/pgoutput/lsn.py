@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from connectors.errors import FatalError
 
 if TYPE_CHECKING:
-    from connectors.contracts import Checkpoint
+    from connectors.contracts.source import Checkpoint
 
 _LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from connectors.contracts import UNAVAILABLE
+from connectors.contracts.changes import UNAVAILABLE
 from connectors.errors import FatalError
 from connectors.json_text import ascii_json, byte_text
 from connectors.postgres.pgoutput.messages import UNCHANGED, Delete, Insert, Update

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Column, TableSchema
+from connectors.contracts.changes import Column, TableSchema
 from connectors.postgres.pgoutput.types import type_name
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Chunk
+from connectors.contracts.source import Chunk
 from connectors.errors import RetryableError
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.session import restart
 from connectors.resilient_session import ResilientSession
 
 if TYPE_CHECKING:
-    from connectors.contracts import Checkpoint
+    from connectors.contracts.source import Checkpoint
     from connectors.postgres.pgoutput.streaming import Keepalive
     from connectors.postgres.replication.session import Session
     from connectors.postgres.replication.table_filter import TableFilter

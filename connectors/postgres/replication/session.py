@@ -14,7 +14,7 @@ from connectors.postgres.server import Connection, connect
 from connectors.postgres.setup import preflight, slot
 
 if TYPE_CHECKING:
-    from connectors.contracts import Checkpoint
+    from connectors.contracts.source import Checkpoint
     from connectors.postgres.setup.settings import Settings
 
 

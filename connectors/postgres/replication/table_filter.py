@@ -13,7 +13,8 @@ from connectors.postgres.setup.patterns import is_excluded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Change, Chunk, TableSchema
+    from connectors.contracts.changes import Change, TableSchema
+    from connectors.contracts.source import Chunk
     from connectors.postgres.setup.patterns import TablePattern
 
 

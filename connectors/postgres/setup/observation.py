@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from connectors.contracts import Observation
+from connectors.contracts.source import Observation
 from connectors.postgres.pgoutput.lsn import format_lsn, parse_lsn
 from connectors.postgres.server import rows
 

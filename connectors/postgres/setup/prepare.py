@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Checkpoint
+from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError
 from connectors.postgres.pgoutput.lsn import format_lsn, stored_lsn
 from connectors.postgres.setup import inventory, preflight, publication, slot

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from connectors.postgres.target.session import Session
     from connectors.postgres.target.statements import Form
     from connectors.postgres.target.steps import Step

@@ -18,7 +18,7 @@ from connectors.postgres.target.tables import Target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from connectors.contracts import Delivered
+    from connectors.contracts.changes import Delivered
     from connectors.postgres.spec import SinkSpec
     from connectors.postgres.target.session import Session
 

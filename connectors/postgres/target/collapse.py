@@ -31,7 +31,7 @@ from connectors.postgres.target.steps import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-    from connectors.contracts import Delivered, TableSchema
+    from connectors.contracts.changes import Delivered, TableSchema
     from connectors.postgres.target.keys import Key
     from connectors.postgres.target.steps import Step
 

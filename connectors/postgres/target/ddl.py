@@ -12,7 +12,7 @@ from connectors.postgres.target.foreign_types import postgres_type, type_of_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Column, TableSchema
+    from connectors.contracts.changes import Column, TableSchema
     from connectors.postgres.target.session import Session
 
 # Names of things in the source's catalog, which the target need not have, and types without input.

@@ -16,7 +16,7 @@ from connectors.postgres.target.steps import Append, Row, unreadable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from connectors.contracts import Delivered, TableSchema
+    from connectors.contracts.changes import Delivered, TableSchema
     from connectors.postgres.target.steps import Step
 
 

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
 
 # What msgspec does not take as the name of a field.
 _ODD_NAME = re.compile(r'["\\\x00-\x1f]')

@@ -29,7 +29,8 @@ from connectors.postgres.target.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from connectors.contracts import Batch, Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Batch, Claim
     from connectors.postgres.spec import SinkSpec
     from connectors.postgres.target.session import Session
 

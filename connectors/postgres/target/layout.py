@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts import Column
+from connectors.contracts.changes import Column
 from connectors.errors import PermanentError
 from connectors.postgres.names import parse_name
 
 if TYPE_CHECKING:
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
     from connectors.postgres.spec import SinkSpec
 
 Name = tuple[str, str]

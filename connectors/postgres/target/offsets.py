@@ -17,13 +17,14 @@ from zlib import crc32
 import psycopg
 
 from connectors.claims import Entry, Offset, counting, taken_over
-from connectors.contracts import Claim
+from connectors.contracts.sink import Claim
 from connectors.errors import FencedError, RetryableError
 from connectors.postgres.target import replayed
 from connectors.subjects import covers, stored_upto
 
 if TYPE_CHECKING:
-    from connectors.contracts import Delivered, Share
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Share
     from connectors.postgres.target.session import Session
 
 # Taken by whoever creates things in the target, so that two do not collide ("waxtap" in ASCII).

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from connectors.contracts import Claim, Delivered, Share
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim, Share
     from connectors.postgres.target.session import Session
 
 TABLE = (

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts import Delivered
+from connectors.contracts.changes import Delivered
 from connectors.errors import FatalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from connectors.contracts import TableSchema
+    from connectors.contracts.changes import TableSchema
 
 _Packed = tuple[
     int, str, str, str | None, str, str, bool, bytes, tuple[str, ...], tuple[str, ...], str

@@ -10,7 +10,7 @@ from connectors.errors import PermanentError
 if TYPE_CHECKING:
     import msgspec
 
-    from connectors.contracts import Delivered, TableSchema
+    from connectors.contracts.changes import Delivered, TableSchema
 
 
 class Row(NamedTuple):

@@ -21,7 +21,8 @@ from connectors.subjects import stored_upto
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from connectors.contracts import Batch, Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Batch, Claim
     from connectors.postgres.spec import SinkSpec
 
 

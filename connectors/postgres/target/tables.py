@@ -18,7 +18,7 @@ from connectors.postgres.target.steps import no_key
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts import Column, TableSchema
+    from connectors.contracts.changes import Column, TableSchema
     from connectors.postgres.spec import SinkSpec
     from connectors.postgres.target.layout import Layout, Name
     from connectors.postgres.target.session import Session

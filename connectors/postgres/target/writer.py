@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from connectors.backoff import jittered
-from connectors.contracts import Batch
+from connectors.contracts.sink import Batch
 from connectors.errors import RetryableError
 from connectors.postgres.server import one_line
 from connectors.postgres.target.lanes import LanesStore
@@ -30,7 +30,8 @@ from connectors.trouble import Trouble
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from connectors.contracts import Claim, Delivered
+    from connectors.contracts.changes import Delivered
+    from connectors.contracts.sink import Claim
     from connectors.postgres.spec import SinkSpec
 
 # About as much waits while one transaction is under way, and goes into the next one.

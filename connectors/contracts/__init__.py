@@ -1,0 +1,1 @@
+"""What sources, sinks and the flows between them agree on."""

@@ -1,0 +1,210 @@
+"""What sources and capture flows agree on.
+
+    Source.open(resume) -> SourceReader.read() -> Chunk ...        log -> stream
+
+A `Chunk` is the unit that travels through a capture flow: changes in log order, cut at transaction
+boundaries wherever a transaction is small enough, with the state from which the source resumes
+behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+import msgspec
+
+if TYPE_CHECKING:
+    from threading import Event
+    from typing import BinaryIO
+
+    from connectors.contracts.changes import Change
+    from connectors.contracts.inbox import Inbox
+    from connectors.errors import WaxtapError
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """From where a source resumes.
+
+    Attributes:
+        position: Of the last change that is stored; changes at or below it are skipped. Empty
+            before the first.
+        state: What the source needs besides, its own business (PostgreSQL: `lsn`, `system`).
+    """
+
+    position: str
+    state: dict[str, str]
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Changes in log order, and the state behind the last of them.
+
+    Attributes:
+        source: The source's name.
+        changes: May be empty: then only the checkpoint advances.
+        checkpoint: To resume behind the chunk.
+        resume: The state of the latest checkpoint *before* the chunk; with the position of a change
+            inside the chunk it makes a checkpoint for a cut in the middle.
+    """
+
+    source: str
+    changes: list[Change]
+    checkpoint: Checkpoint
+    resume: dict[str, str]
+
+
+class StateStore(Protocol):
+    """Keeps what a source must remember beyond its checkpoint: files by name, whole or not at all.
+
+    It belongs to one source. Stored is stored for good: a checkpoint may name what `put` has taken.
+    Usable from any thread, not from two at once.
+    """
+
+    def put(self, name: str, data: BinaryIO) -> None:
+        """Store what `data` holds from where it stands to its end, in place of an older `name`.
+
+        Raises:
+            RetryableError: It could not be stored now.
+        """
+        ...
+
+    def get(self, name: str, into: BinaryIO) -> None:
+        """Write what is stored under `name` to `into`.
+
+        Raises:
+            GapError: There is no such name.
+            RetryableError: The store cannot be reached.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """What is stored, in no order.
+
+        Raises:
+            RetryableError: The store cannot be reached.
+        """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Forget a name; one that is not there is fine.
+
+        Raises:
+            RetryableError: The store cannot be reached.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceContext:
+    """What the flow gives to a source.
+
+    Attributes:
+        stop: Once set, the flow ends: nothing is waited for any more.
+        state: For a source whose server does not remember for it.
+        inbox: For a source that is pushed to.
+        past: Set where the source is read only to repeat what its stream holds already, up to this
+            checkpoint: what has no server that remembers asks for nothing new then.
+    """
+
+    stop: Event
+    state: StateStore
+    inbox: Inbox
+    past: Checkpoint | None = None
+
+
+class SourceReader(Protocol):
+    """An open source. Used by one thread at a time."""
+
+    def read(self) -> Chunk | None:
+        """Return the next chunk, or None when there is nothing now.
+
+        Blocks for some milliseconds at most. Lost connections are mended inside, with backoff:
+        meanwhile it returns None, or an empty chunk that repeats the last checkpoint (so that a
+        flow that has been fenced finds out).
+
+        Raises:
+            FatalError: The source cannot go on; nothing was lost.
+        """
+        ...
+
+    def confirm(self, checkpoint: Checkpoint) -> None:
+        """Tell the server that everything up to `checkpoint` is stored for good."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Never raises."""
+        ...
+
+
+class Source(Protocol):
+    """A configured source."""
+
+    def open(self, resume: Checkpoint | None) -> SourceReader:
+        """Check the server, connect, and start behind `resume` (None: from the beginning).
+
+        The caller has fenced every older owner of the source's stream before, so that an older
+        session of the same source on the server may be ended.
+
+        Raises:
+            ConfigError: One clear error for each thing that must be set up first.
+            GapError: The server no longer has what follows `resume`.
+            RetryableError: The server cannot be reached.
+        """
+        ...
+
+    def check(self) -> list[WaxtapError]:
+        """What would keep a source that starts anew from starting; changes nothing anywhere.
+
+        A source of the same name that runs is not disturbed. Never raises a WaxtapError: a server
+        that cannot be reached is a finding as well.
+
+        Returns:
+            One clear error for each thing that was found; empty: it can start.
+        """
+        ...
+
+    def drop(self) -> list[str]:
+        """Remove what the source has created on its server, such as a slot; return what it was.
+
+        Raises:
+            ConfigError: It is in use, or not this source's own.
+            RetryableError: The server cannot be reached.
+        """
+        ...
+
+
+class Observation(NamedTuple):
+    """Where a source's server is.
+
+    Attributes:
+        position: Of the end of its log: an LSN, a GTID set, a file and an offset.
+        slot: What keeps the log there for the source; empty: nothing does.
+        slot_active: Whether somebody reads from it.
+        retained: How many bytes of log the server keeps for the slot.
+        lag: How many bytes of log lie behind what is stored; None: that cannot be told.
+    """
+
+    position: str
+    slot: str = ""
+    slot_active: bool = False
+    retained: int = 0
+    lag: int | None = None
+
+
+@runtime_checkable
+class Observable(Protocol):
+    """A source that can tell where its server is, beside the flow that reads it."""
+
+    def observe(self, stored: Checkpoint | None) -> Observation:
+        """Ask the server, changing nothing there.
+
+        Args:
+            stored: What the stream holds; None: nothing yet.
+
+        Raises:
+            ConfigError: The server cannot be asked.
+            RetryableError: The server cannot be reached.
+            FatalError: `stored` is of another type of source.
+        """
+        ...
