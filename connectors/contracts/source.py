@@ -180,7 +180,7 @@ class Observation(NamedTuple):
     Attributes:
         position: Of the end of its log: an LSN, a GTID set, a file and an offset.
         slot: What keeps the log there for the source; empty: nothing does.
-        slot_active: Whether somebody reads from it.
+        slot_active: Whether somebody reads from it, from a beginning that is settled.
         retained: How many bytes of log the server keeps for the slot.
         lag: How many bytes of log lie behind what is stored; None: that cannot be told.
     """

@@ -205,8 +205,10 @@ class Deployment:
                     )
                 )
         with psycopg.connect(self.shop_dsn, autocommit=True) as connection:
+            # A slot that is still being made is active, too, but has no confirmed LSN.
             query = (
-                "SELECT 1 FROM pg_replication_slots WHERE database = current_database() AND active"
+                "SELECT 1 FROM pg_replication_slots WHERE database = current_database()"
+                " AND active AND confirmed_flush_lsn IS NOT NULL"
             )
             return connection.execute(query).fetchone() is not None
 

@@ -276,9 +276,15 @@ def run(
 
 
 def await_capture(deployment: Deployment, patience: float = 60.0, *, source: str = "shop") -> None:
-    """Return once the source's slot exists: what is committed from now on is captured."""
+    """Return once the source's slot is made: what is committed from now on is captured.
+
+    A slot that is still being made is active, too; a commit then may lie before its start.
+    """
     deadline = time.monotonic() + patience
-    query = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active"
+    query = (
+        "SELECT 1 FROM pg_replication_slots"
+        " WHERE slot_name = %s AND active AND confirmed_flush_lsn IS NOT NULL"
+    )
     while True:
         with psycopg.connect(deployment.source_dsn) as connection:
             if connection.execute(query, [f"waxtap_{source}"]).fetchone():

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from control.servers.process import tail
 from tests.e2e.deployment import Deployment
 from tests.servers.postgres import Database, drop
 
@@ -28,6 +29,9 @@ def deployment(
         made.run("CREATE TABLE items (id bigint PRIMARY KEY, value text)")
         yield made
     finally:
+        # Shown with a test that fails, and only then.
+        for log in sorted(tmp_path.glob("*.log")):
+            print(f"{log.name}:\n{tail(log)}")
         if server.running:
             server.resume()
         else:

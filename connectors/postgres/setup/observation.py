@@ -15,9 +15,11 @@ _END = (
     "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()"
     " ELSE pg_current_wal_lsn() END::text"
 )
+# A slot is active from the moment its making begins; what commits before that has come to its end
+# (there is no confirmed LSN until then) is not captured.
 _SLOT = (
-    "SELECT active, restart_lsn::text, confirmed_flush_lsn::text"
-    " FROM pg_replication_slots WHERE slot_name = %s"
+    "SELECT active AND confirmed_flush_lsn IS NOT NULL,"
+    " restart_lsn::text, confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s"
 )
 
 
