@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -123,6 +124,14 @@ def test_a_flow_sends_its_spans_at_the_end(nats_factory: NatsFactory, tmp_path: 
     assert b"s3cret" not in b"".join(collector.bodies)
 
 
+def _serves(channel: grpc.Channel) -> bool:
+    """Whether the service has reached NATS; the question leaves no span."""
+    check: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+    check = channel.unary_unary("/grpc.health.v1.Health/Check")
+    answer = health_pb2.HealthCheckResponse.FromString(check(b"", wait_for_ready=True, timeout=60))
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
 def test_the_service_sends_its_spans_at_the_end(nats_factory: NatsFactory, tmp_path: Path) -> None:
     collector, log, port = Collector(), tmp_path / "log", free_port()
     with Receiver(collector) as traces:
@@ -137,11 +146,11 @@ def test_the_service_sends_its_spans_at_the_end(nats_factory: NatsFactory, tmp_p
         with service:
             try:
                 with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    until(lambda: _serves(channel), "the service")
                     stub = cdc_pb2_grpc.FlowServiceStub(channel)
                     stub.ListFlows(
                         cdc_pb2.ListFlowsRequest(),
                         metadata=(("traceparent", f"00-{_TRACE}-b7ad6b7169203331-01"),),
-                        wait_for_ready=True,
                         timeout=60,
                     )
                 assert not collector.bodies
