@@ -36,7 +36,7 @@ class Answer:
         meaning: How to go on.
         pause: Seconds in which the endpoint wants to hear nothing; None: it does not say.
         location: Where it says to be, of a redirect.
-        excerpt: The beginning of the body, on one line.
+        excerpt: The beginning of a body that says why not, on one line.
     """
 
     status: int
@@ -56,6 +56,8 @@ def understand(status: int, headers: Mapping[str, str], body: bytes, now: dateti
         now: The time, with its zone.
     """
     meaning = _meaning(status)
+    if meaning is Meaning.DONE:
+        return Answer(status, meaning)
     pause = retry_after(headers, now) if status in _PATIENT else None
     readable = "content-encoding" not in headers
     text = body.decode("utf-8", "replace") if readable else ""

@@ -1,8 +1,7 @@
 """One endpoint, and the connections over which requests go there: HTTP/1.1, kept alive.
 
-httpcore is used as it is, a connection for each thread: httpx around it doubles the CPU time of a
-request, and the pools and locks of its asynchronous half multiply it (docs/webhook-sink.md has the
-figures).
+A connection for each thread: httpx and httpcore cost several times the CPU time, and the pools and
+locks of asynchronous clients multiply it (docs/webhook-sink.md has the figures).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import ssl
 import time
 from base64 import b64encode
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ import httpcore
 
 from connectors.errors import ConfigError
 from connectors.webhook.answers import Answer, understand
+from connectors.webhook.http1 import AnswerReader, MalformedAnswerError, request_head
 from connectors.webhook.network import Dialler, resolve
 from connectors.webhook.signatures import signature
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from connectors.webhook.network import Resolve, Stream
     from connectors.webhook.spec import SinkSpec, TlsSpec
 
-# No more of an answer's body is read; what is longer costs the connection.
-LONGEST_ANSWER = 64 * 1024
 # A connection that has been idle for longer is not trusted any more, in seconds; of one that has
 # rested for less, not even a look is taken: `send` copes with one that was closed meanwhile.
 _IDLE = 20.0
@@ -37,9 +36,10 @@ _RESTED = 0.05
 _FAILURES = (
     httpcore.NetworkError,
     httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpcore.ConnectionNotAvailable,
+    MalformedAnswerError,
 )
+# So much is read at once.
+_READ = 64 * 1024
 
 
 class UnansweredError(Exception):
@@ -73,10 +73,7 @@ class Endpoint:
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        name = f"[{host}]" if ":" in host else host
-        self.url = httpcore.URL(
-            scheme=parts.scheme.encode(), host=name.encode(), port=port, target=target.encode()
-        )
+        self._target = target.encode()
         self.shown = spec.shown
         self.timeout = spec.timeout.total_seconds()
         self._connect_timeout = spec.connect_timeout.total_seconds()
@@ -92,8 +89,8 @@ class Endpoint:
         except _FAILURES as error:
             raise UnansweredError(_told(error)) from None
 
-    def headers(self, message: Message) -> list[tuple[bytes, bytes]]:
-        """The headers of an attempt that is made now."""
+    def request(self, message: Message) -> bytes:
+        """The bytes of an attempt that is made now."""
         now = int(time.time())
         headers = [
             *self._fixed,
@@ -105,7 +102,7 @@ class Endpoint:
         if self._keys:
             signed = signature(self._keys, message.id, now, message.body)
             headers.append((b"webhook-signature", signed.encode()))
-        return headers
+        return request_head(self._target, headers) + message.body
 
 
 class Line:
@@ -114,7 +111,6 @@ class Line:
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
         self._stream: Stream | None = None
-        self._connection: httpcore.HTTP11Connection | None = None
         self._used = 0.0
 
     def send(self, message: Message) -> Answer:
@@ -124,31 +120,34 @@ class Line:
             UnansweredError: There was no answer.
             ConfigError: The endpoint's address is not allowed.
         """
-        connection = self._connection
-        if connection is not None and (connection.is_closed() or self._suspect(connection)):
+        stream = self._stream
+        if stream is not None and self._suspect(stream):
             self.close()
-            connection = None
-        fresh = connection is None
-        if connection is None:
-            connection = self._connect()
+            stream = None
+        fresh = stream is None
+        if stream is None:
+            stream = self._stream = self._endpoint.dial()
         try:
-            return self._exchange(connection, message)
+            return self._exchange(stream, message)
         except _FAILURES as error:
             self.close()
             # a timeout is none of a closed connection
             stale = not fresh and not isinstance(error, httpcore.TimeoutException)
             raise UnansweredError(_told(error), stale=stale) from None
 
-    def _suspect(self, connection: httpcore.HTTP11Connection) -> bool:
-        """Whether it has been idle long enough to look, and should not be used any more."""
-        return time.monotonic() - self._used > _RESTED and connection.has_expired()
+    def _suspect(self, stream: Stream) -> bool:
+        """Whether it has been idle long enough to look, and should not be used any more.
+
+        What can be read while nothing is under way is the end of the connection, or not for us.
+        """
+        idle = time.monotonic() - self._used
+        return idle > _IDLE or (idle > _RESTED and bool(stream.get_extra_info("is_readable")))
 
     def close(self) -> None:
         """Let go of the connection; `send` makes another one."""
-        connection, self._connection = self._connection, None
-        self._stream = None
-        if connection is not None:
-            connection.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     def hang_up(self) -> None:
         """Break the connection under a `send` in another thread."""
@@ -156,36 +155,22 @@ class Line:
         if stream is not None:
             stream.hang_up()
 
-    def _connect(self) -> httpcore.HTTP11Connection:
-        stream = self._stream = self._endpoint.dial()
-        origin = self._endpoint.url.origin
-        self._connection = httpcore.HTTP11Connection(origin, stream, keepalive_expiry=_IDLE)
-        return self._connection
-
-    def _exchange(self, connection: httpcore.HTTP11Connection, message: Message) -> Answer:
-        endpoint = self._endpoint
-        if self._stream is not None:
-            self._stream.deadline = time.monotonic() + endpoint.timeout
-        request = httpcore.Request(
-            b"POST", endpoint.url, headers=endpoint.headers(message), content=message.body
-        )
-        response = connection.handle_request(request)
-        body = b""
-        try:
-            for part in response.iter_stream():
-                body += part
-                if len(body) > LONGEST_ANSWER:
-                    break
-        finally:
-            response.close()
-            self._used = time.monotonic()
-        if response.status == 204 and not response.headers:
-            return understand(response.status, {}, body, datetime.now(UTC))
-        headers = {
-            name.decode("ascii").lower(): value.decode("latin-1")
-            for name, value in response.headers
-        }
-        return understand(response.status, headers, body, datetime.now(UTC))
+    def _exchange(self, stream: Stream, message: Message) -> Answer:
+        stream.deadline = time.monotonic() + self._endpoint.timeout
+        # An endpoint may answer, and hang up, before it has read all.
+        with suppress(httpcore.WriteError):
+            stream.write(self._endpoint.request(message))
+        answer = AnswerReader()
+        while not answer.complete:
+            data = stream.read(_READ)
+            if data:
+                answer.feed(data)
+            else:
+                answer.end()
+        if not answer.reusable:
+            self.close()
+        self._used = time.monotonic()
+        return understand(answer.status, answer.headers, answer.body, datetime.now(UTC))
 
 
 def _fixed_headers(spec: SinkSpec, host: str) -> list[tuple[bytes, bytes]]:
