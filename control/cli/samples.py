@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from connectors.contracts.changes import Column, Delivered, TableSchema
+from connectors.contracts.changes import Change, Column, Delivered, TableSchema
 from connectors.errors import ConfigError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -117,6 +117,22 @@ def _guessed(origin: _Origin, source: str) -> TableSchema:
 
 def _ascii(key: bytes) -> str:
     return json.dumps(json.loads(key), separators=(",", ":"))
+
+
+def captured(change: Delivered) -> Change:
+    """A sample as a pipeline is given it."""
+    op = msgspec.json.decode(change.envelope, type=_Origin).op
+    return Change(
+        op,
+        change.table,
+        change.position,
+        change.key,
+        change.transaction,
+        change.last,
+        change.envelope,
+        change.unavailable,
+        change.json_nulls,
+    )
 
 
 def from_stream(nats: NatsSpec, source: str, count: int) -> list[Delivered]:

@@ -6,14 +6,15 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
-from connectors.contracts.changes import Delivered, Failure
+from connectors.contracts.changes import Change, Delivered, Failure
 from connectors.errors import ConfigError
-from control.cli.samples import from_lines, from_stream
+from control.cli.samples import captured, from_lines, from_stream
 from dataflows.failing import StepError
+from dataflows.memory.steps import StatefulSteps
 from dataflows.pipeline import pipeline_named, sink_steps
 from dataflows.spec import load
 
@@ -24,6 +25,26 @@ if TYPE_CHECKING:
     from dataflows.spec import Config
     from dataflows.steps import Steps
 
+_DROPPED = {
+    "dedupe": "it changes nothing of what counts",
+    "sample": "it is not of the part that is kept",
+    "throttle": "there were as many of this row in the interval",
+}
+
+
+class _Message(NamedTuple):
+    """What becomes of a change.
+
+    Attributes:
+        subject: Where it belongs.
+        change: As it is stored or delivered.
+        dropper: The step that drops it by what came before it; empty: none does.
+    """
+
+    subject: str
+    change: Change | Delivered
+    dropper: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
@@ -33,13 +54,13 @@ class _Tried:
         source: Whose changes it is given.
         steps: Its filter and transforms.
         takes: Whether it takes the changes of a table at all.
-        apply: What it makes of a change, with subjects.
+        apply: What it makes of a change. To be asked once for each, in order.
     """
 
     source: str
     steps: Steps
     takes: Callable[[TableSchema | None], bool]
-    apply: Callable[[Delivered], list[tuple[str, Delivered]]]
+    apply: Callable[[Delivered], list[_Message]]
 
 
 def try_pipeline(
@@ -103,12 +124,21 @@ def _tried(config: Config, pipeline: str, sink: str, source: str) -> _Tried:
             _source(config, source, config.sinks[sink].sources),
             steps,
             lambda _table: True,
-            lambda change: [(change.subject, made) for made in steps.delivered(change)],
+            lambda change: [_Message(change.subject, made) for made in steps.delivered(change)],
         )
     spec = config.pipelines.get(pipeline)
     name = _source(config, source, (spec and spec.sources) or tuple(config.sources))
     made = pipeline_named(config, pipeline, name)
-    return _Tried(name, made.steps, made.takes, made.apply)
+    memory = StatefulSteps(pipeline, made.spec)
+
+    def apply(change: Delivered) -> list[_Message]:
+        origin = captured(change)
+        return [
+            _Message(subject, one, "" if memory.keeps(subject, one, origin) else memory.dropper)
+            for subject, one in made.apply(origin)
+        ]
+
+    return _Tried(name, made.steps, made.takes, apply)
 
 
 def _source(config: Config, wanted: str, known: tuple[str, ...]) -> str:
@@ -149,13 +179,16 @@ def _outcome(tried: _Tried, change: Delivered) -> list[str]:
     made = tried.apply(change)
     failure = tried.steps.latest
     lines = []
-    for subject, one in made:
-        if one.failed:
+    for subject, one, dropper in made:
+        if dropper:
+            lines.append(f"dropped  by {dropper}: {_DROPPED[dropper]}")
+        elif one.failed:
             failure = Failure.decode(one.failed)
             lines.append(f"failed   [{failure.code}] {failure.message}: a dead letter in {subject}")
             return lines
-        lines.append(f"after    {one.envelope.decode()}")
-        lines.append(f"         in {subject}, key {one.key}")
+        else:
+            lines.append(f"after    {one.envelope.decode()}")
+            lines.append(f"         in {subject}, key {one.key}")
     if failure is not None:
         word = "kept" if made else "dropped"
         lines.append(f"{word:8} [{failure.code}] {failure.message}")

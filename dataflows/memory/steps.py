@@ -151,11 +151,15 @@ class StatefulSteps:
         name: The pipeline's.
         spec: Which steps there are.
         packed: What they remembered before.
+
+    Attributes:
+        dropper: Which of them dropped the latest change that was dropped.
     """
 
     def __init__(self, name: str, spec: StatefulSpec, packed: PackedSteps = EMPTY) -> None:
         dedupe, sample, throttle = packed
         self._name = name
+        self.dropper = ""
         self._dedupe = Dedupe(spec.dedupe, dedupe) if spec.dedupe else None
         self._sample = _sample(spec.sample, sample) if spec.sample else None
         self._throttle = Throttle(spec.throttle, throttle) if spec.throttle else None
@@ -191,9 +195,12 @@ class StatefulSteps:
             return True
         if seen.fate is Fate.ENDS:
             kept = not isinstance(self._sample, SampleShare) or self._sample.keeps(seen)
+            if not kept:
+                self.dropper = "sample"
             self._forget(seen.table, seen.row)
             return kept
         if self._dedupe and not self._dedupe.keeps(seen):
+            self.dropper = "dedupe"
             return False
         kept = self._in_measure(seen)
         if self._dedupe and kept:
@@ -215,8 +222,12 @@ class StatefulSteps:
 
     def _in_measure(self, seen: Fingerprint) -> bool:
         if self._sample and not self._sample.keeps(seen):
+            self.dropper = "sample"
             return False
-        return self._throttle is None or self._throttle.keeps(seen)
+        if self._throttle and not self._throttle.keeps(seen):
+            self.dropper = "throttle"
+            return False
+        return True
 
     def _forget(self, table: bytes, row: bytes) -> None:
         for memory in self._memories:

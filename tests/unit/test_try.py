@@ -72,6 +72,34 @@ def test_the_configuration_is_that_of_the_flows(
     assert "in CDC.shop.db.users.0" in capsys.readouterr().out
 
 
+def test_steps_that_remember_say_which_changes_they_drop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = """
+  seen: {tables: ["public.users"], dedupe: {fields: [name]}}
+  some: {tables: ["public.users"], sample: {every: 3}}
+  slow: {tables: ["public.users"], throttle: {changes: 2, every: 1h}}
+"""
+    (tmp_path / "waxtap.yaml").write_text(_CONFIG.replace("pipelines:\n", f"pipelines:{steps}"))
+    rows = [f'{{"id":1,"name":"{name}","n":{n}}}' for n, name in enumerate("aabb")]
+    samples = [envelope("c", after=rows[0]), *(envelope("u", after=row) for row in rows[1:])]
+    timed = [sample.replace(b'"lsn":7', b'"lsn":7,"ts_ms":7') for sample in samples]
+    (tmp_path / "samples.jsonl").write_bytes(b"\n".join(timed))
+
+    def kept(pipeline: str) -> list[bool]:
+        try_pipeline(
+            config=tmp_path / "waxtap.yaml", pipeline=pipeline, samples=tmp_path / "samples.jsonl"
+        )
+        told = capsys.readouterr().out.splitlines()
+        return [
+            "after" in line for line in told if line.strip().startswith(("after", "dropped  by"))
+        ]
+
+    assert kept("seen") == [True, False, True, False]
+    assert kept("some") == [True, False, False, True]
+    assert kept("slow") == [True, True, False, False]
+
+
 def test_the_steps_of_a_sink_can_be_tried(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     try_pipeline(config=files / "waxtap.yaml", sink="out", samples=files / "samples.jsonl")
     assert capsys.readouterr().out.count("dropped  the filter is false") == 2
