@@ -23,7 +23,7 @@ from connectors.json_text import product_version
 from connectors.rest.expressions import Document
 from connectors.rest.inflating import ACCEPTED, EncodingError, Inflating, TooLargeError
 from connectors.rest.pages import same_origin
-from connectors.rest.schedule import retry_after
+from connectors.retry_after import seconds_asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,7 +248,7 @@ class Http:
         told = f"{self._shown} answers with status {status}"
         if status in _LATER or status >= 500:
             error = LaterError("rest.status", told)
-            error.after = retry_after(headers.get("retry-after", ""), datetime.now(UTC))
+            error.after = seconds_asked(headers.get("retry-after", ""), datetime.now(UTC))
             return error
         if status == UNAUTHORIZED:
             return UnauthorizedError(
