@@ -27,6 +27,11 @@ DIALECT = "json"
 # Of a table. Each row has all of them, so that a sender of ever new fields would make every row to
 # come larger without end. A PostgreSQL table has 1,600 at most.
 MOST_COLUMNS = 1000
+# How values of a type appear in JSON, where that is no string.
+_JSON = {
+    "integer": "number", "number": "number", "double": "number",
+    "boolean": "boolean", "json": "json",
+}  # fmt: skip
 _INT64 = range(-(2**63), 2**63)
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -74,8 +79,8 @@ def type_of(value: object) -> str | None:
 
 
 def column(name: str, type_: str) -> Column:
-    """A column of a type that `type_of` gives."""
-    return Column(name, type_, "number" if type_ == "integer" else type_)
+    """A column of a type that `type_of` gives, or of one that its owner has declared."""
+    return Column(name, type_, _JSON.get(type_, "string"))
 
 
 def wider(known: str, seen: str) -> str:
