@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Server
 
-    from connectors.jetstream.spec import NatsSpec, TlsSpec
+    from connectors.jetstream.spec import NatsSpec
+    from connectors.tls import TlsSpec
 
 _LONGEST_PAUSE = 5.0
 
@@ -70,14 +71,11 @@ def explain(spec: NatsSpec, failure: Exception | None) -> ConfigError | Retryabl
 
 def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=spec.ca or None)
-        if spec.cert:
-            context.load_cert_chain(spec.cert, spec.key)
+        return spec.context()
     except OSError as error:
         raise ConfigError(
             "jetstream.tls", f"certificate files: {error}", where="nats.tls"
         ) from error
-    return context
 
 
 def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:

@@ -282,11 +282,8 @@ def tls_context(spec: RestSourceSpec) -> ssl.SSLContext:
     if not spec.encrypted:
         # It trusts nobody: loading the system's authorities takes a while, and none is asked.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls = spec.tls
     try:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
+        return spec.tls.context()
     except OSError as error:
         raise ConfigError(
             "rest.tls",
@@ -294,4 +291,3 @@ def tls_context(spec: RestSourceSpec) -> ssl.SSLContext:
             where="tls",
             cure="`ca`, `cert` and `key` are files in PEM format that this user may read",
         ) from None
-    return context

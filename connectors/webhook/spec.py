@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from connectors.quantities import Duration, Size
+from connectors.tls import TlsSpec
 from connectors.webhook.addresses import Network
 from connectors.webhook.signatures import key_of
 
@@ -51,25 +52,6 @@ class AuthSpec(BaseModel):
             raise ValueError("bearer: visible ASCII characters only")
         if ":" in self.user:
             raise ValueError("user: basic authentication cannot express a colon in it")
-        return self
-
-
-class TlsSpec(BaseModel):
-    """Files in PEM format; the endpoint is verified against the system's authorities without `ca`.
-
-    Verification cannot be switched off.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ca: str = Field(default="", description="certificates of the authorities to trust")
-    cert: str = Field(default="", description="the client's own certificate")
-    key: str = Field(default="", description="the private key of `cert`")
-
-    @model_validator(mode="after")
-    def _pair(self) -> Self:
-        if bool(self.cert) != bool(self.key):
-            raise ValueError("cert and key belong together")
         return self
 
 
