@@ -18,8 +18,9 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.http_headers import check_header
 from connectors.quantities import Duration, Share, Size
-from connectors.rest.auth_spec import AuthSpec, OAuth2Spec, check_header
+from connectors.rest.auth_spec import AuthSpec, OAuth2Spec
 from connectors.rest.expressions import check
 from connectors.rest.paging_spec import LinkSpec, PagingSpec
 from connectors.tls import TlsSpec
