@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 from connectors.errors import ConfigError, RetryableError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from connectors.jetstream.spec import NatsSpec
     from connectors.tls import TlsSpec
 
-_LONGEST_PAUSE = 5.0
+_PAUSES_S = (0.05, 5.0)
 
 
 def client_options(spec: NatsSpec) -> dict[str, Any]:
@@ -81,5 +81,4 @@ def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
 def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
     """nats-py's hook: the server with the fewest failures, after a pause that grows with them."""
     server = min(servers, key=lambda candidate: candidate.reconnects)
-    pause = min(0.05 * 2 ** min(server.reconnects, 10), _LONGEST_PAUSE)
-    return server, jittered(pause)
+    return server, doubled(server.reconnects, *_PAUSES_S)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cronsim import CronSim
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 
 if TYPE_CHECKING:
     from connectors.rest.spec import RestSourceSpec
@@ -59,5 +59,5 @@ def delay(failures: int, asked: float | None = None) -> float:
         failures: At least 1.
         asked: What the server asked for, which is the least; None: nothing.
     """
-    own = jittered(min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failures - 1, 16)))
+    own = doubled(failures - 1, _FIRST_DELAY_S, _LONGEST_DELAY_S)
     return own if asked is None else max(min(asked, _LONGEST_REQUEST_S), own)
