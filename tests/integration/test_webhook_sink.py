@@ -545,7 +545,7 @@ def test_an_endpoint_that_is_down_is_told_of_once_and_waited_for(endpoint: Endpo
 def test_what_waits_is_bounded_while_the_endpoint_is_down(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connectors.webhook.writer.STOP_GRACE_S", 0.5)
+    monkeypatch.setattr("connectors.stopping.GRACE_S", 0.5)
     target = Target(endpoint.receiver.url, parallelism=2)
     written = 0
     with target.open() as writer:
