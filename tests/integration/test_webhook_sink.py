@@ -26,7 +26,7 @@ from connectors.webhook.network import resolve
 from connectors.webhook.sink import WebhookSink
 from connectors.webhook.spec import SinkSpec
 from tests.contract.context import MemoryOffsets
-from tests.contract.test_sink import SHARE, batches, change, history, model, pending
+from tests.contract.sink_log import SHARE, batches, change, history, model, pending
 from tests.contract.webhook_sink import SECRET, Consumer
 from tests.integration.streams import Background, until
 from tests.servers.receiver import Receiver, Reply, Request
