@@ -8,8 +8,6 @@ has null there.
 
 from __future__ import annotations
 
-import json
-import re
 from decimal import Decimal
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.contracts.changes import Column, TableSchema
-from connectors.json_text import product_version
+from connectors.json_text import ascii_json, product_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,7 +27,11 @@ DIALECT = "json"
 # Of a table. Each row has all of them, so that a sender of ever new fields would make every row to
 # come larger without end. A PostgreSQL table has 1,600 at most.
 MOST_COLUMNS = 1000
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+# How values of a type appear in JSON, where that is no string.
+_JSON = {
+    "integer": "number", "number": "number", "double": "number",
+    "boolean": "boolean", "json": "json",
+}  # fmt: skip
 _INT64 = range(-(2**63), 2**63)
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -77,8 +79,8 @@ def type_of(value: object) -> str | None:
 
 
 def column(name: str, type_: str) -> Column:
-    """A column of a type that `type_of` gives."""
-    return Column(name, type_, "number" if type_ == "integer" else type_)
+    """A column of a type that `type_of` gives, or of one that its owner has declared."""
+    return Column(name, type_, _JSON.get(type_, "string"))
 
 
 def wider(known: str, seen: str) -> str:
@@ -169,11 +171,7 @@ class JsonTable:
 def key_text(parts: Row) -> str:
     """A key as JSON in ASCII, without blanks."""
     text = _encode(parts).decode()
-    return text if text.isascii() else _NOT_ASCII.sub(_escaped, text)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
+    return text if text.isascii() else ascii_json(text)
 
 
 class Envelopes:

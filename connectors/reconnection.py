@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 from connectors.errors import FatalError, RetryableError
 from connectors.metrics import source_in_trouble, source_retries
 
@@ -34,8 +34,7 @@ _VERDICT_S = 2.0
 
 def delay(failures: int) -> float:
     """How long to wait after so many failures in a row: 0.1 s doubling up to 10 s, with jitter."""
-    longest = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failures, 16))
-    return jittered(longest)
+    return doubled(failures, _FIRST_DELAY_S, _LONGEST_DELAY_S)
 
 
 class Reconnection(Generic[Opened]):

@@ -20,6 +20,7 @@ from elastic_transport import (
 from elasticsearch import ApiError, Elasticsearch, UnsupportedProductError
 
 from connectors.errors import ConfigError, RetryableError
+from connectors.tls import client_context
 
 if TYPE_CHECKING:
     from connectors.elasticsearch.spec import SinkSpec
@@ -59,7 +60,7 @@ class _Serializer(JsonSerializer):
 def _trusting(ca: str) -> ssl.SSLContext:
     # Given the path, the client would look at it with its first request only.
     try:
-        return ssl.create_default_context(cafile=ca)
+        return client_context(ca)
     except OSError as error:
         raise ConfigError(
             "elasticsearch.ca",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from elasticsearch import ApiError
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 from connectors.elasticsearch import bulk
 from connectors.elasticsearch.client import FAILURES, ask, reason
 from connectors.elasticsearch.plan import Document, complete
 from connectors.errors import PermanentError, RetryableError
+from connectors.stopping import pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _BACKOFF_S = (0.05, 10.0)
-_STOP_POLL_S = 0.1
 _PAGE = 5000
 _SCROLL = "2m"
 
@@ -241,13 +240,9 @@ class Sender:
             return  # it expires by itself
 
     def _pause(self, attempts: int, told: str) -> None:
-        shortest, longest = _BACKOFF_S
-        until = time.monotonic() + jittered(min(longest, shortest * 2 ** min(attempts, 20)))
-        while (left := until - time.monotonic()) > 0:
-            if self._stop.is_set():
-                raise RetryableError(
-                    "elasticsearch.interrupted",
-                    f"stopped while the target was in trouble: {told}",
-                )
-            if self._closing.wait(min(left, _STOP_POLL_S)):
-                raise Closed
+        if not pause(doubled(attempts, *_BACKOFF_S), self._closing, self._stop):
+            raise RetryableError(
+                "elasticsearch.interrupted", f"stopped while the target was in trouble: {told}"
+            )
+        if self._closing.is_set():
+            raise Closed

@@ -96,10 +96,5 @@ class ElasticsearchSink:
         return ElasticsearchWriter(self._spec, claim, self._stop)
 
     def _try(self) -> None:
-        client = connect(self._spec)
-        try:
-            Bookkeeping(client).check_usable()
-        except (*FAILURES, UnsupportedProductError) as error:
-            raise at_start(error, self._name) from None
-        finally:
-            client.close()
+        with self._books() as books:
+            books.check_usable()

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
+from connectors.batch_queue import BatchQueue
 from connectors.contracts.sink import Batch
 from connectors.elasticsearch.bulk import cut
 from connectors.elasticsearch.client import connect
@@ -24,6 +24,7 @@ from connectors.elasticsearch.offsets import Bookkeeping
 from connectors.elasticsearch.plan import Planner, Write
 from connectors.elasticsearch.sender import Closed, Sender
 from connectors.errors import FencedError, PermanentError, RetryableError
+from connectors.stopping import wait_until
 from connectors.subjects import stored_upto
 from connectors.trouble import Trouble
 
@@ -36,16 +37,9 @@ if TYPE_CHECKING:
     from connectors.contracts.sink import Claim
     from connectors.elasticsearch.spec import SinkSpec
 
-# About as much waits while the lanes are busy.
-QUEUE_CHANGES = 5000
-QUEUE_BYTES = 16 * 1024 * 1024
-QUEUE_BATCHES = 256
 # Offsets are stored at a flush, and otherwise no more often than this.
 OFFSET_EVERY_S = 1.0
-# How long a stopping flow waits for a target that is silent.
-STOP_GRACE_S = 5.0
 _JOIN_S = 2.0
-_STOP_POLL_S = 0.1
 
 
 class ElasticsearchWriter:
@@ -63,8 +57,7 @@ class ElasticsearchWriter:
         self._planner = Planner(spec, claim.share.stream)
         self._skip_until = max(claim.offsets.values(), default=0)
         self._state = threading.Condition()
-        self._waiting: deque[Batch] = deque()
-        self._changes = self._bytes = 0
+        self._waiting = BatchQueue()
         self._busy = self._flushing = False
         self._written = self._stored = 0
         self._stored_at = -math.inf
@@ -129,35 +122,21 @@ class ElasticsearchWriter:
                 f"the batch belongs to epoch {batch.claim.epoch}, not {self._claim.epoch}",
                 where=f"sink {self._claim.share.sink}",
             )
-        size = sum([len(change.envelope) for change in batch.changes])
         with self._state:
             self._start()
-            self._wait_until(self._has_room)
-            self._waiting.append(batch)
+            self._wait_until(lambda: self._waiting.room)
+            self._waiting.put(batch)
             self._written = max(self._written, batch.upto)
-            self._changes += len(batch.changes)
-            self._bytes += size
             self._state.notify_all()
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
-        give_up = math.inf
-        while self._error is None and not done():
-            self._state.wait(_STOP_POLL_S)
-            if self._stop.is_set():
-                give_up = min(give_up, time.monotonic() + STOP_GRACE_S)
-            if time.monotonic() > give_up:
-                raise RetryableError(
-                    "elasticsearch.interrupted", "stopped while the target did not answer"
-                )
+        over = wait_until(lambda: self._error is not None or done(), self._state, self._stop)
+        if not over:
+            raise RetryableError(
+                "elasticsearch.interrupted", "stopped while the target did not answer"
+            )
         if self._error is not None:
             raise self._error
-
-    def _has_room(self) -> bool:
-        return not self._waiting or (
-            self._changes < QUEUE_CHANGES
-            and self._bytes < QUEUE_BYTES
-            and len(self._waiting) < QUEUE_BATCHES
-        )
 
     def _start(self) -> None:
         if self._closing.is_set() and self._error is None:
@@ -255,9 +234,7 @@ class ElasticsearchWriter:
             if self._closing.is_set():
                 return None
             self._busy = True
-            batches = list(self._waiting)
-            self._waiting.clear()
-            self._changes = self._bytes = 0
+            batches = self._waiting.take()
             self._state.notify_all()
             return batches
 

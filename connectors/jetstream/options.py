@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 from connectors.errors import ConfigError, RetryableError
 
 if TYPE_CHECKING:
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Server
 
-    from connectors.jetstream.spec import NatsSpec, TlsSpec
+    from connectors.jetstream.spec import NatsSpec
+    from connectors.tls import TlsSpec
 
-_LONGEST_PAUSE = 5.0
+_PAUSES_S = (0.05, 5.0)
 
 
 def client_options(spec: NatsSpec) -> dict[str, Any]:
@@ -70,18 +71,14 @@ def explain(spec: NatsSpec, failure: Exception | None) -> ConfigError | Retryabl
 
 def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=spec.ca or None)
-        if spec.cert:
-            context.load_cert_chain(spec.cert, spec.key)
+        return spec.context()
     except OSError as error:
         raise ConfigError(
             "jetstream.tls", f"certificate files: {error}", where="nats.tls"
         ) from error
-    return context
 
 
 def _next_server(servers: list[Server], _info: dict[str, Any]) -> tuple[Server, float]:
     """nats-py's hook: the server with the fewest failures, after a pause that grows with them."""
     server = min(servers, key=lambda candidate: candidate.reconnects)
-    pause = min(0.05 * 2 ** min(server.reconnects, 10), _LONGEST_PAUSE)
-    return server, jittered(pause)
+    return server, doubled(server.reconnects, *_PAUSES_S)

@@ -9,26 +9,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from connectors.quantities import Duration, Size
+from connectors.tls import TlsSpec
 
 
 def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
-
-
-class TlsSpec(BaseModel):
-    """Files in PEM format; servers are verified against the system's authorities without `ca`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ca: str = Field(default="", description="certificates of the authorities to trust")
-    cert: str = Field(default="", description="the client's own certificate")
-    key: str = Field(default="", description="the private key of `cert`")
-
-    @model_validator(mode="after")
-    def _pair(self) -> TlsSpec:
-        if bool(self.cert) != bool(self.key):
-            raise ValueError("cert and key belong together")
-        return self
 
 
 class StreamSpec(BaseModel):

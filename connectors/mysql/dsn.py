@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote
 
 from connectors.errors import ConfigError
+from connectors.tls import client_context
 
 _PORT = 3306
 _SCHEMES = ("mysql", "mariadb")
@@ -47,10 +48,8 @@ class Dsn:
         if self.tls in ("disabled", "preferred"):
             return None
         try:
-            context = ssl.create_default_context(cafile=self.ca or None)
-            if self.cert:
-                context.load_cert_chain(self.cert, self.key or None)
-        except (OSError, ssl.SSLError) as error:
+            context = client_context(self.ca, self.cert, self.key)
+        except OSError as error:
             raise ConfigError(
                 "mysql.tls_files",
                 f"a file of `ca`, `cert` or `key` cannot be used: {error.strerror or error}",

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.errors import ConfigError, RetryableError
-from connectors.rest.auth_spec import (
-    ApiKeySpec,
-    BasicSpec,
-    BearerSpec,
-    OAuth2Spec,
-    is_header_value,
-)
+from connectors.http_headers import is_header_value
+from connectors.rest.auth_spec import ApiKeySpec, BasicSpec, BearerSpec, OAuth2Spec
 from connectors.rest.http import basic
 
 if TYPE_CHECKING:

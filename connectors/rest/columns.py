@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from connectors.contracts.changes import Column, TableSchema
-from connectors.json_rows import DIALECT, type_of, wider
+from connectors.contracts.changes import TableSchema
+from connectors.json_rows import DIALECT, column, type_of, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-# How values of a type appear in the envelope.
-_JSON = {
-    "integer": "number", "number": "number", "double": "number",
-    "boolean": "boolean", "json": "json",
-}  # fmt: skip
 
 
 class Columns:
@@ -56,7 +50,5 @@ class Columns:
             key: Members that identify a record.
         """
         types = {**dict.fromkeys(key, "string"), **self._found, **self._declared}
-        columns = tuple(
-            Column(column, type_, _JSON.get(type_, "string")) for column, type_ in types.items()
-        )
+        columns = tuple(column(each, type_) for each, type_ in types.items())
         return TableSchema(source, schema, name, columns, key, DIALECT)

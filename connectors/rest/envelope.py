@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connectors import json_rows
 from connectors.contracts.changes import Change
-from connectors.json_text import json_string, product_version
 from connectors.rest.outcome import position
 
 if TYPE_CHECKING:
@@ -26,31 +26,27 @@ class Envelopes:
     """
 
     def __init__(self, table: TableSchema, name: str, head: Head, now_ms: int) -> None:
-        self._table, self._id = table, name
-        self._poll, self._last = head.poll, head.changes - 1
-        self._middle = (
-            f',"source":{{"version":{json_string(product_version())},"connector":"rest",'
-            f'"name":{json_string(table.source)},"ts_ms":{head.at_ms},"snapshot":"false",'
-            f'"schema":{json_string(table.schema)},"table":{json_string(table.name)},'
-            f'"poll":{head.poll},"index":'
-        ).encode("latin-1")
-        self._ends = {
-            op: (
-                f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{name}","total_order":'
-            ).encode()
-            for op in "cud"
-        }
+        self._table, self._id, self._head, self._now_ms = table, name, head, now_ms
+        self._last = head.changes - 1
+        self._envelopes = json_rows.Envelopes("rest", table.source, table.schema, table.name)
 
     def change(self, index: int, found: Found) -> Change:
         """The change with this index in the poll."""
-        before = found.key.encode() if found.op == "d" else NULL
-        envelope = b'{"before":%b,"after":%b%b%d%b%d}}' % (
-            before, found.record, self._middle, index, self._ends[found.op], index + 1,
-        )  # fmt: skip
+        poll = self._head.poll
+        envelope = self._envelopes.envelope(
+            found.op,
+            found.key.encode() if found.op == "d" else None,
+            found.record,
+            happened_ms=self._head.at_ms,
+            now_ms=self._now_ms,
+            transaction=self._id,
+            order=index + 1,
+            more=b',"poll":%d,"index":%d' % (poll, index),
+        )
         return Change(
             found.op,
             self._table,
-            position(self._poll, index),
+            position(poll, index),
             found.key,
             self._id,
             index == self._last,

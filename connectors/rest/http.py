@@ -23,7 +23,7 @@ from connectors.json_text import product_version
 from connectors.rest.expressions import Document
 from connectors.rest.inflating import ACCEPTED, EncodingError, Inflating, TooLargeError
 from connectors.rest.pages import same_origin
-from connectors.rest.schedule import retry_after
+from connectors.retry_after import seconds_asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -248,7 +248,7 @@ class Http:
         told = f"{self._shown} answers with status {status}"
         if status in _LATER or status >= 500:
             error = LaterError("rest.status", told)
-            error.after = retry_after(headers.get("retry-after", ""), datetime.now(UTC))
+            error.after = seconds_asked(headers.get("retry-after", ""), datetime.now(UTC))
             return error
         if status == UNAUTHORIZED:
             return UnauthorizedError(
@@ -282,11 +282,8 @@ def tls_context(spec: RestSourceSpec) -> ssl.SSLContext:
     if not spec.encrypted:
         # It trusts nobody: loading the system's authorities takes a while, and none is asked.
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls = spec.tls
     try:
-        context = ssl.create_default_context(cafile=tls.ca or None)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
+        return spec.tls.context()
     except OSError as error:
         raise ConfigError(
             "rest.tls",
@@ -294,4 +291,3 @@ def tls_context(spec: RestSourceSpec) -> ssl.SSLContext:
             where="tls",
             cure="`ca`, `cert` and `key` are files in PEM format that this user may read",
         ) from None
-    return context

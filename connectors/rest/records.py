@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import msgspec
 
 from connectors.errors import ConfigError
-from connectors.json_text import ascii_json
+from connectors.json_rows import encode, key_text
 from connectors.rest.expressions import Document, Expression, ExpressionError, decode, invalid
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _LEAST, _MOST = -(2**63), 2**63 - 1
 # Of whole seconds: no date has more.
 _DIGITS = 15
 
-_encode = msgspec.json.Encoder(decimal_format="number").encode
 _encode_sorted = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
 
@@ -53,7 +52,7 @@ class Item(NamedTuple):
     @property
     def text(self) -> bytes:
         """The record as JSON on one line, its members in the API's order."""
-        return _encode(self.record)
+        return encode(self.record)
 
 
 class BadRecordError(Exception):
@@ -105,13 +104,12 @@ class Records:
             if isinstance(value, dict | list):
                 raise BadRecordError(f"its key's member {name!r} is no plain value")
             names[name] = value
-        key = _encode(names).decode()
         try:
             digest = blake2b(_encode_sorted(record), digest_size=HASH_SIZE).digest()
         except RecursionError as error:
             raise invalid(error) from None
         order, cursor = self._order(record) if self._cursor else (None, "")
-        return Item(key if key.isascii() else ascii_json(key), digest, record, order, cursor)
+        return Item(key_text(names), digest, record, order, cursor)
 
     def _order(self, record: dict[str, object]) -> tuple[Order, str]:
         spec = cast("ChangedSinceSpec", self._cursor)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from random import Random
 from typing import TYPE_CHECKING
 
 from cronsim import CronSim
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 
 if TYPE_CHECKING:
     from connectors.rest.spec import RestSourceSpec
@@ -60,24 +59,5 @@ def delay(failures: int, asked: float | None = None) -> float:
         failures: At least 1.
         asked: What the server asked for, which is the least; None: nothing.
     """
-    own = jittered(min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(failures - 1, 16)))
+    own = doubled(failures - 1, _FIRST_DELAY_S, _LONGEST_DELAY_S)
     return own if asked is None else max(min(asked, _LONGEST_REQUEST_S), own)
-
-
-def retry_after(header: str, now: datetime) -> float | None:
-    """Seconds that a `Retry-After` asks for (RFC 9110, 10.2.3); None: nothing that is understood.
-
-    Args:
-        header: A number of seconds, or an HTTP date.
-        now: The time, aware.
-    """
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())

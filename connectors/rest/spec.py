@@ -18,10 +18,12 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.http_headers import check_header
 from connectors.quantities import Duration, Share, Size
-from connectors.rest.auth_spec import AuthSpec, OAuth2Spec, check_header
+from connectors.rest.auth_spec import AuthSpec, OAuth2Spec
 from connectors.rest.expressions import check
 from connectors.rest.paging_spec import LinkSpec, PagingSpec
+from connectors.tls import TlsSpec
 
 _OURS = frozenset(
     {
@@ -40,22 +42,6 @@ ColumnType = Literal[
     "string", "integer", "number", "double", "decimal", "boolean", "json", "timestamp", "date",
     "uuid",
 ]  # fmt: skip
-
-
-class TlsSpec(BaseModel):
-    """Files in PEM format; the server is verified against the system's authorities without `ca`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ca: str = Field(default="", description="certificates of the authorities to trust")
-    cert: str = Field(default="", description="the client's own certificate")
-    key: str = Field(default="", description="the private key of `cert`")
-
-    @model_validator(mode="after")
-    def _pair(self) -> Self:
-        if bool(self.cert) != bool(self.key):
-            raise ValueError("cert and key belong together")
-        return self
 
 
 def _check_pattern(pattern: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from connectors.retry_after import http_date, seconds_asked
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 # An endpoint that asks for a longer pause is asked again after this many seconds.
 LONGEST_PAUSE = 3600.0
@@ -71,22 +72,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
     A date is compared with the endpoint's own clock where it tells that.
     """
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), LONGEST_PAUSE)
-    until = _date(text)
-    if until is None:
-        return None
-    since = _date(headers.get("date", "")) or now
-    return min(max((until - since).total_seconds(), 0.0), LONGEST_PAUSE)
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    since = http_date(headers.get("date", "")) or now
+    asked = seconds_asked(headers.get("retry-after", ""), since)
+    return None if asked is None else min(asked, LONGEST_PAUSE)
 
 
 def _meaning(status: int) -> Meaning:

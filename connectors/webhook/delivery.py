@@ -24,9 +24,10 @@ from connectors.webhook.network import Dialler, resolve
 from connectors.webhook.signatures import signature
 
 if TYPE_CHECKING:
+    from connectors.tls import TlsSpec
     from connectors.webhook.events import Message
     from connectors.webhook.network import Resolve, Stream
-    from connectors.webhook.spec import SinkSpec, TlsSpec
+    from connectors.webhook.spec import SinkSpec
 
 # A connection that has been idle for longer is not trusted any more, in seconds; of one that has
 # rested for less, not even a look is taken: `send` copes with one that was closed meanwhile.
@@ -190,9 +191,7 @@ def _fixed_headers(spec: SinkSpec, host: str) -> list[tuple[bytes, bytes]]:
 
 def _tls_context(spec: TlsSpec) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=spec.ca or None)
-        if spec.cert:
-            context.load_cert_chain(spec.cert, spec.key)
+        context = spec.context()
     except OSError as error:
         raise ConfigError(
             "webhook.tls",

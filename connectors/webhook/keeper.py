@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled
 from connectors.errors import RetryableError
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ class Keeper:
             return None
 
     def _sleep(self, attempts: int) -> None:
-        shortest, longest = _BACKOFF_S
-        until = time.monotonic() + jittered(min(longest, shortest * 2 ** min(attempts, 20)))
+        until = time.monotonic() + doubled(attempts, *_BACKOFF_S)
         outbox = self._outbox
         with outbox.changed:
             while not outbox.closing and (left := until - time.monotonic()) > 0:

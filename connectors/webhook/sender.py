@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from connectors.backoff import jittered
+from connectors.backoff import doubled, jittered
 from connectors.errors import ConfigError, FatalError, PermanentError, WaxtapError
 from connectors.webhook.answers import Answer, Meaning
 from connectors.webhook.delivery import Line, UnansweredError
@@ -93,11 +93,10 @@ class Sender:
                 break
             self._trouble.failed(self, reason)
             attempts += 1
-            shortest, longest = _BACKOFF_S
-            delay = jittered(min(longest, shortest * 2 ** min(attempts, 20)))
+            delay = doubled(attempts, *_BACKOFF_S)
             if pause:
                 self._outbox.rest(pause)
-                delay = jittered(shortest)
+                delay = jittered(_BACKOFF_S[0])
             self._outbox.pause(delay, silent=silent)
         return False
 

@@ -18,13 +18,12 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.http_headers import check_header, is_header_value
 from connectors.quantities import Duration, Size
+from connectors.tls import TlsSpec
 from connectors.webhook.addresses import Network
 from connectors.webhook.signatures import key_of
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# A value of a header: no control characters, no blanks around it.
-_VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?")
 _OURS = frozenset(
     {
         "host", "content-length", "content-type", "transfer-encoding", "connection", "keep-alive",
@@ -47,29 +46,10 @@ class AuthSpec(BaseModel):
     def _one(self) -> Self:
         if bool(self.bearer.get_secret_value()) == bool(self.user):
             raise ValueError("either bearer, or user and password")
-        if not _VALUE.fullmatch(self.bearer.get_secret_value() or "-"):
+        if not is_header_value(self.bearer.get_secret_value() or "-"):
             raise ValueError("bearer: visible ASCII characters only")
         if ":" in self.user:
             raise ValueError("user: basic authentication cannot express a colon in it")
-        return self
-
-
-class TlsSpec(BaseModel):
-    """Files in PEM format; the endpoint is verified against the system's authorities without `ca`.
-
-    Verification cannot be switched off.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    ca: str = Field(default="", description="certificates of the authorities to trust")
-    cert: str = Field(default="", description="the client's own certificate")
-    key: str = Field(default="", description="the private key of `cert`")
-
-    @model_validator(mode="after")
-    def _pair(self) -> Self:
-        if bool(self.cert) != bool(self.key):
-            raise ValueError("cert and key belong together")
         return self
 
 
@@ -131,12 +111,9 @@ class SinkSpec(BaseModel):
     @classmethod
     def _headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
         for name, value in headers.items():
-            if not _TOKEN.fullmatch(name):
-                raise ValueError(f"{name!r} is no name of a header")
+            check_header(name, value)
             if name.lower() in _OURS:
                 raise ValueError(f"{name} is written by the sink itself")
-            if not _VALUE.fullmatch(value.get_secret_value()):
-                raise ValueError(f"{name}: a value is visible ASCII characters on one line")
         if len({name.lower() for name in headers}) < len(headers):
             raise ValueError("a header is given twice")
         return headers

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import TYPE_CHECKING
 
 from connectors.errors import FencedError, RetryableError
+from connectors.stopping import wait_until
 from connectors.subjects import stored_upto
 from connectors.trouble import Trouble
 from connectors.webhook.events import events, identity
@@ -22,12 +22,9 @@ if TYPE_CHECKING:
     from connectors.webhook.delivery import Endpoint
     from connectors.webhook.spec import SinkSpec
 
-# How long a stopping flow waits for an endpoint that does not take what it is sent.
-STOP_GRACE_S = 5.0
 # After an error: how long what is under way may take, so that less is sent twice.
 _SETTLE_S = 2.0
 _JOIN_S = 2.0
-_STOP_POLL_S = 0.1
 
 
 class WebhookWriter:
@@ -139,18 +136,13 @@ class WebhookWriter:
     def _wait_until(self, done: Callable[[], bool]) -> None:
         """With the outbox held: wait, and raise the error that ends everything."""
         outbox = self._outbox
-        give_up = math.inf
         if outbox.closing:
             raise RetryableError("webhook.closed", "the writer has been closed")
-        while outbox.error is None and not done():
-            outbox.changed.wait(_STOP_POLL_S)
-            if self._context.stop.is_set():
-                give_up = min(give_up, time.monotonic() + STOP_GRACE_S)
-            if time.monotonic() > give_up:
-                raise RetryableError(
-                    "webhook.interrupted",
-                    "stopped while the endpoint was in trouble",
-                )
+        over = wait_until(
+            lambda: outbox.error is not None or done(), outbox.changed, self._context.stop
+        )
+        if not over:
+            raise RetryableError("webhook.interrupted", "stopped while the endpoint was in trouble")
         if outbox.error is not None:
             self._settle()
             raise outbox.error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.contract.mysql_source import MariadbSourceAdapter, MysqlSourceAdapter
 from tests.contract.postgres_sink import PostgresSinkAdapter
 from tests.contract.postgres_source import PostgresSourceAdapter
 from tests.contract.rest_source import RestSourceAdapter
+from tests.contract.source_reading import ids_of, read_changes
 from tests.contract.webhook_sink import WebhookSinkAdapter
 from tests.contract.webhook_source import WebhookSourceAdapter
 from tests.servers.binlog import FAST
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from connectors.contracts.source import Checkpoint
     from control.servers.binlog_server import ServerPrograms
     from tests.contract.sink_adapter import SinkAdapter
     from tests.contract.source_adapter import SourceAdapter
@@ -100,6 +103,16 @@ def source_adapter(source_type: str, request: pytest.FixtureRequest) -> Iterator
     adapter = adapter_class(request.getfixturevalue(server))
     yield adapter
     adapter.close()
+
+
+@pytest.fixture
+def begun(source_adapter: SourceAdapter) -> Checkpoint:
+    """Where the source stands when it has been set up and nothing has been written yet."""
+    with closing(source_adapter.source().open(None)) as reader:
+        source_adapter.write([0])
+        chunk = read_changes(reader, 1)[-1]
+        assert ids_of(source_adapter, [chunk]) == [0]
+        return chunk.checkpoint
 
 
 @pytest.fixture

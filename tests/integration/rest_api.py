@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+import pytest
 
 from connectors import registry
 from tests.contract.context import MemoryState, source_context
@@ -140,3 +141,21 @@ class Polled:
 
 def told(changes: list[Change]) -> list[tuple[str, int]]:
     return [(change.op, msgspec.json.decode(change.key or "{}")["id"]) for change in changes]
+
+
+def polls(api: ListApi, more: int) -> Callable[[], bool]:
+    """Whether so many requests more have come."""
+    whole = len(api.requests) + more
+    return lambda: len(api.requests) >= whole
+
+
+@pytest.fixture
+def api() -> ListApi:
+    return ListApi()
+
+
+@pytest.fixture
+def polled(api: ListApi) -> Iterator[Polled]:
+    found = Polled(api)
+    yield found
+    found.close()

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+import pytest
 
 from connectors.contracts.changes import Change, Column, TableSchema
 from connectors.contracts.sink import Claim
 from connectors.contracts.source import Checkpoint
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
-from connectors.jetstream.consumer import share
+from connectors.jetstream.consumer import Consumer, share
+from connectors.jetstream.publisher import Publisher
+from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.stored import parse_headers
+from connectors.jetstream.stream import open_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from connectors.contracts.changes import Delivered
-    from connectors.jetstream.consumer import Consumer
-    from connectors.jetstream.publisher import Publisher
-    from connectors.jetstream.spec import NatsSpec
+    from control.servers.nats import NatsServer
+    from tests.servers.nats import NatsFactory
 
 TABLE = TableSchema("shop", "public", "users", (Column("id", "bigint", "number"),), ("id",))
 SUBJECT = "CDC.shop.db.users.0"
 PATIENCE = 30.0
+# Opens a consumer with a claim, and what is accepted.
+Open = Callable[..., Consumer]
 
 
 def position(number: int) -> str:
@@ -51,6 +58,12 @@ def publish(
         Checkpoint(position(end), {"lsn": str(end)}),
         {"lsn": str(first - 1)},
     )
+
+
+def fill(publisher: Publisher, first: int, count: int, subject: str = SUBJECT) -> None:
+    """Publish changes, and wait until they are stored."""
+    publish(publisher, first, count, subject=subject)
+    publisher.flush()
 
 
 def stored(nats: NatsSpec, stream: str = "CDC_shop") -> Iterator[api.StoredMessage]:
@@ -128,3 +141,34 @@ class Background:
             self._work()
         except BaseException as error:  # noqa: BLE001 - handed over to the test
             self._error = error
+
+
+@pytest.fixture
+def mortal_nats(nats_factory: NatsFactory) -> NatsServer:
+    """A server of one test, which may kill it."""
+    return nats_factory()
+
+
+@pytest.fixture
+def nats(mortal_nats: NatsServer) -> NatsSpec:
+    return NatsSpec(url=(mortal_nats.url,))
+
+
+@pytest.fixture
+def publisher(nats: NatsSpec) -> Iterator[Publisher]:
+    publisher = Publisher(nats, open_stream(nats, "shop")[0])
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture
+def consume(nats: NatsSpec) -> Iterator[Open]:
+    made: list[Consumer] = []
+
+    def make(right: Claim, *accept: str) -> Consumer:
+        made.append(Consumer(nats, right, accept))
+        return made[-1]
+
+    yield make
+    for consumer in made:
+        consumer.close()

@@ -12,29 +12,13 @@ from connectors.jetstream.begin import behind_end, behind_time, unfed
 from connectors.jetstream.consumer import Consumer
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec
-from connectors.jetstream.stream import open_stream
 from tests.integration.streams import change, claim, position, publish, stored, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from connectors.contracts.sink import Batch
-    from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers
 USERS, ORDERS = "CDC.shop.db.users.0", "CDC.shop.db.orders.0"
-
-
-@pytest.fixture
-def nats(nats_factory: NatsFactory) -> NatsSpec:
-    return NatsSpec(url=(nats_factory().url,))
-
-
-@pytest.fixture
-def publisher(nats: NatsSpec) -> Iterator[Publisher]:
-    publisher = Publisher(nats, open_stream(nats, "shop")[0])
-    yield publisher
-    publisher.close()
 
 
 def test_the_end_is_behind_the_last_message(nats: NatsSpec, publisher: Publisher) -> None:

@@ -37,11 +37,6 @@ SPEC = DeadLetterSpec()
 
 
 @pytest.fixture
-def nats(nats_factory: NatsFactory) -> NatsSpec:
-    return NatsSpec(url=(nats_factory().url,))
-
-
-@pytest.fixture
 def publisher(nats: NatsSpec) -> Iterator[Publisher]:
     publisher = Publisher(nats, open_stream(nats, "shop")[0])
     publish(publisher, 1, 5)

@@ -42,16 +42,6 @@ PERMISSIONS = """
 
 
 @pytest.fixture
-def server(nats_factory: NatsFactory) -> NatsServer:
-    return nats_factory()
-
-
-@pytest.fixture
-def nats(server: NatsServer) -> NatsSpec:
-    return NatsSpec(url=(server.url,))
-
-
-@pytest.fixture
 def connection(nats: NatsSpec) -> Iterator[Connection]:
     with connect(nats) as connection:
         yield connection
@@ -223,18 +213,18 @@ def test_what_cannot_be_read_stops_with_its_cure(nats: NatsSpec, connection: Con
 
 
 def test_a_killed_server_is_retryable_and_loses_nothing(
-    server: NatsServer, nats: NatsSpec, connection: Connection
+    mortal_nats: NatsServer, nats: NatsSpec, connection: Connection
 ) -> None:
     offsets = KvOffsets(nats)
     claim = offsets.claim(SHARE)
     offsets.store(claim, 5)
-    server.kill()
+    mortal_nats.kill()
     until(lambda: not connection.connected)
     with pytest.raises(RetryableError):
         offsets.store(claim, 6)
     with pytest.raises(RetryableError):
         offsets.claim(SHARE)
-    server.start()
+    mortal_nats.start()
     until(lambda: connection.connected)
 
     def stored() -> bool:

@@ -14,27 +14,12 @@ from connectors.jetstream.consumer import Consumer
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec
 from connectors.jetstream.stored import parse_headers
-from connectors.jetstream.stream import open_stream
 from tests.integration.streams import claim, publish, read, stored, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tests.servers.nats import NatsFactory
+    pass
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def nats(nats_factory: NatsFactory) -> NatsSpec:
-    return NatsSpec(url=(nats_factory().url,))
-
-
-@pytest.fixture
-def publisher(nats: NatsSpec) -> Iterator[Publisher]:
-    publisher = Publisher(nats, open_stream(nats, "shop")[0])
-    yield publisher
-    publisher.close()
 
 
 def _headers(nats: NatsSpec) -> list[tuple[str, bool]]:

@@ -38,19 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from control.servers.nats import NatsServer
-    from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def server(nats_factory: NatsFactory) -> NatsServer:
-    return nats_factory()
-
-
-@pytest.fixture
-def nats(server: NatsServer) -> NatsSpec:
-    return NatsSpec(url=(server.url,))
 
 
 @pytest.fixture
@@ -128,7 +117,7 @@ def test_the_shape_is_stored_before_the_change(nats: NatsSpec, publisher: Publis
 
 
 def test_killing_the_server_loses_and_repeats_nothing(
-    server: NatsServer, nats: NatsSpec, publisher: Publisher
+    mortal_nats: NatsServer, nats: NatsSpec, publisher: Publisher
 ) -> None:
     chance = random.Random(5)
     sent = threading.Semaphore(0)
@@ -143,8 +132,8 @@ def test_killing_the_server_loses_and_repeats_nothing(
     for _ in range(6):
         for _ in range(chance.randint(3, 8)):
             assert sent.acquire(timeout=30)
-        server.kill()
-        server.start()
+        mortal_nats.kill()
+        mortal_nats.start()
     running.result()
 
     assert stored_positions(nats) == positions(1, 10_000)
@@ -171,15 +160,15 @@ def test_an_older_writer_is_fenced(
 
 
 def test_batches_sent_before_the_fence_never_follow_it(
-    server: NatsServer, nats: NatsSpec, publisher: Publisher
+    mortal_nats: NatsServer, nats: NatsSpec, publisher: Publisher
 ) -> None:
     """A frozen server holds the old writer's batches; the claim of the new one comes after."""
     publish(publisher, 1, 10)
     publisher.flush()
-    server.suspend()
+    mortal_nats.suspend()
     for first in (11, 311, 611):
         publish(publisher, first, 300)
-    server.resume()
+    mortal_nats.resume()
     _, checkpoint = open_stream(nats, "shop")
     held = stored_positions(nats)
     assert checkpoint is not None
@@ -194,8 +183,8 @@ def _publish_and_flush(publisher: Publisher, first: int, count: int) -> None:
     publisher.flush()
 
 
-def test_a_full_stream_pushes_back_until_there_is_room(server: NatsServer) -> None:
-    nats = NatsSpec(url=(server.url,), stream=StreamSpec(max_bytes=400_000))
+def test_a_full_stream_pushes_back_until_there_is_room(mortal_nats: NatsServer) -> None:
+    nats = NatsSpec(url=(mortal_nats.url,), stream=StreamSpec(max_bytes=400_000))
     opened, _ = open_stream(nats, "shop")
     publisher = Publisher(nats, opened)
     payload = b'"' + b"x" * 700 + b'"'
@@ -239,18 +228,18 @@ def _last_sequence(nats: NatsSpec) -> int:
 
 
 def test_an_outage_is_waited_out_and_told_once(
-    server: NatsServer, nats: NatsSpec, publisher: Publisher
+    mortal_nats: NatsServer, nats: NatsSpec, publisher: Publisher
 ) -> None:
     with capture_logs() as logs:
         publish(publisher, 1, 10)
         publisher.flush()
-        server.kill()
+        mortal_nats.kill()
         for first in (11, 311, 611, 911):
             publish(publisher, first, 300)
         running = Background(partial(_publish_and_flush, publisher, 1211, 300))
         until(lambda: any("lost" in entry["event"] for entry in logs))
         assert running.running()
-        server.start()
+        mortal_nats.start()
         running.result()
 
     assert stored_positions(nats) == positions(1, 1510)
@@ -260,13 +249,13 @@ def test_an_outage_is_waited_out_and_told_once(
 
 
 def test_a_stopping_flow_gets_out_of_an_outage(
-    server: NatsServer, nats: NatsSpec, opened: StreamClaim
+    mortal_nats: NatsServer, nats: NatsSpec, opened: StreamClaim
 ) -> None:
     interrupt = threading.Event()
     publisher = Publisher(nats, opened, interrupt)
     publish(publisher, 1, 10)
     publisher.flush()
-    server.kill()
+    mortal_nats.kill()
     publish(publisher, 11, 10)
     running = Background(publisher.flush)
     interrupt.set()
@@ -306,21 +295,21 @@ def test_a_stream_that_was_made_again_ends_the_writer(nats: NatsSpec, publisher:
 
 
 def test_a_truncated_stream_ends_the_writer_and_is_refused_until_accepted(
-    server: NatsServer, nats: NatsSpec, publisher: Publisher, tmp_path: Path
+    mortal_nats: NatsServer, nats: NatsSpec, publisher: Publisher, tmp_path: Path
 ) -> None:
     publish(publisher, 1, 10)
     publisher.flush()
-    server.kill()
-    shutil.copytree(server.folder / "jetstream", tmp_path / "backup")
-    server.start()
+    mortal_nats.kill()
+    shutil.copytree(mortal_nats.folder / "jetstream", tmp_path / "backup")
+    mortal_nats.start()
     publish(publisher, 11, 10)
     publisher.flush()
     state = publisher.state()
     assert state["sequence"] == 21
-    server.kill()
-    shutil.rmtree(server.folder / "jetstream")
-    shutil.copytree(tmp_path / "backup", server.folder / "jetstream")
-    server.start()
+    mortal_nats.kill()
+    shutil.rmtree(mortal_nats.folder / "jetstream")
+    shutil.copytree(tmp_path / "backup", mortal_nats.folder / "jetstream")
+    mortal_nats.start()
     until(lambda: publisher._connection.connected)
     publish(publisher, 21, 10)
     with pytest.raises(GapError) as caught:
@@ -369,8 +358,8 @@ def test_a_foreign_message_ends_the_writer(nats: NatsSpec, publisher: Publisher)
     assert caught.value.code == "jetstream.foreign_writer"
 
 
-def test_the_last_checkpoint_never_expires(server: NatsServer) -> None:
-    nats = NatsSpec.model_validate({"url": server.url, "stream": {"max_age": "2s"}})
+def test_the_last_checkpoint_never_expires(mortal_nats: NatsServer) -> None:
+    nats = NatsSpec.model_validate({"url": mortal_nats.url, "stream": {"max_age": "2s"}})
     opened, _ = open_stream(nats, "shop")
     publisher = Publisher(nats, opened)
     publish(publisher, 1, 1)

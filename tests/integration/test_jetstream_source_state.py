@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,15 +11,7 @@ from connectors.errors import GapError
 from connectors.jetstream.source_state import ObjectState
 from connectors.jetstream.spec import NatsSpec
 
-if TYPE_CHECKING:
-    from tests.servers.nats import NatsFactory
-
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def nats(nats_factory: NatsFactory) -> NatsSpec:
-    return NatsSpec(url=(nats_factory().url,))
 
 
 def read(state: ObjectState, name: str) -> bytes:

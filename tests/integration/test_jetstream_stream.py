@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture
-def server(nats_factory: NatsFactory) -> NatsServer:
-    return nats_factory()
-
-
-@pytest.fixture
-def nats(server: NatsServer) -> NatsSpec:
-    return NatsSpec(url=(server.url,))
-
-
 def _info(nats: NatsSpec) -> api.StreamInfo:
     with connect(nats) as connection:
         info = api.stream_info(connection, "CDC_shop")
@@ -62,11 +52,13 @@ def test_a_new_stream_begins_with_nothing(nats: NatsSpec) -> None:
     assert info.config["allow_atomic"] is True
 
 
-def test_a_stream_keeps_its_identity_through_restarts(server: NatsServer, nats: NatsSpec) -> None:
+def test_a_stream_keeps_its_identity_through_restarts(
+    mortal_nats: NatsServer, nats: NatsSpec
+) -> None:
     _fill(nats, 3)
     before = _info(nats).created
-    server.kill()
-    server.start()
+    mortal_nats.kill()
+    mortal_nats.start()
     claim, checkpoint = open_stream(nats, "shop")
     assert claim.created == before
     assert checkpoint == Checkpoint(position(3), {"lsn": "3"})

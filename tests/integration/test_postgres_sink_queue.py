@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from connectors.batch_queue import QUEUE_CHANGES
 from connectors.contracts.sink import Batch
 from connectors.errors import RetryableError
 from connectors.postgres.sink import PostgresSink
-from connectors.postgres.target.writer import QUEUE_CHANGES
 from tests.contract.context import sink_context
 from tests.integration.postgres_rows import (
     ITEMS,
@@ -97,7 +97,7 @@ def test_a_stopping_flow_does_not_wait_for_a_lock(
     blocked: psycopg.Connection[tuple[object, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("connectors.postgres.target.writer.STOP_GRACE_S", 0.3)
+    monkeypatch.setattr("connectors.stopping.GRACE_S", 0.3)
     stop = threading.Event()
     to = PostgresSink("warehouse", spec(database.dsn), sink_context(stop))
     claim = to.claim(SHARE)

@@ -1,141 +1,28 @@
-"""The webhook source's endpoint and inbox: real requests, a real server, and what goes wrong."""
+"""The webhook source against a real server: what becomes of requests, and what is refused."""
 
 from __future__ import annotations
 
 import http.client
-import json
 import select
 import socket
 import ssl
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pytest
 from prometheus_client import REGISTRY
 
-from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
-from connectors.jetstream.inbox import JetStreamInbox
-from connectors.jetstream.spec import NatsSpec
-from connectors.webhook.source import WebhookSource
-from connectors.webhook.source_spec import SourceSpec
-from control.servers.ports import free_port
-from tests.contract.context import MemoryState, source_context
 from tests.integration.streams import until
+from tests.integration.webhook_site import TOKEN, Site, exchange, send
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sized
-
-    from connectors.contracts.changes import Change
-    from connectors.contracts.source import Checkpoint
-    from connectors.webhook.endpoint import Endpoint
     from control.servers.nats import NatsServer
     from tests.servers.certificate import Certificate
-    from tests.servers.nats import NatsFactory
 
 pytestmark = pytest.mark.servers
-
-TOKEN = {"authorization": "Bearer right"}
-
-
-class Site:
-    """A source of its own on a server, and its endpoints."""
-
-    def __init__(self, server: NatsServer, **settings: object) -> None:
-        self.name = f"w{uuid4().hex[:8]}"
-        self.nats = NatsSpec(url=(server.url,))
-        self.state = MemoryState()
-        self._settings = settings
-        self._stack = ExitStack()
-
-    def source(self, *accept: str, **settings: object) -> WebhookSource:
-        given: dict[str, object] = {
-            "type": "webhook",
-            "listen": "127.0.0.1:0",
-            "path": "/hooks",
-            "serve": False,
-            "verify": {"bearer": ["right"]},
-        }
-        spec = SourceSpec.model_validate(given | self._settings | settings)
-        inbox = JetStreamInbox(self.nats, self.name)
-        return WebhookSource(self.name, spec, accept, source_context(state=self.state, inbox=inbox))
-
-    def serve(self, **settings: object) -> Endpoint:
-        endpoint = self.source(**settings).serve()
-        self._stack.callback(endpoint.close)
-        return endpoint
-
-    def stored(self) -> list[dict[str, object]]:
-        """The bodies in the inbox, in order."""
-        found = []
-        stream = f"CDCIN_{self.name}"
-        with connect(self.nats) as connection:
-            info = api.stream_info(connection, stream)
-            assert info is not None
-            for sequence in range(max(info.state.first_seq, 1), info.state.last_seq + 1):
-                message = api.message(connection, stream, sequence)
-                assert message is not None
-                found.append(json.loads(message.data))
-        return found
-
-    def changes(self, count: int, resume: Checkpoint | None = None) -> list[Change]:
-        found: list[Change] = []
-
-        def enough() -> bool:
-            if (chunk := reader.read()) is not None:
-                found.extend(chunk.changes)
-            return len(found) >= count
-
-        with closing(self.source().open(resume)) as reader:
-            until(enough)
-            assert not reader.read()
-        return found
-
-    def close(self) -> None:
-        self._stack.close()
-        JetStreamInbox(self.nats, self.name).remove()
-
-
-@pytest.fixture
-def site(nats_server: NatsServer) -> Iterator[Site]:
-    made = Site(nats_server)
-    yield made
-    made.close()
-
-
-def send(
-    port: int,
-    body: bytes = b'{"id":1}',
-    headers: dict[str, str] | None = None,
-    path: str = "/hooks",
-    method: str = "POST",
-) -> tuple[int, dict[str, str], bytes]:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
-        connection.request(method, path, body, TOKEN | (headers or {}))
-        answer = connection.getresponse()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        return answer.status, told, answer.read()
-
-
-def grows(found: Sized, by: int = 1) -> None:
-    """Return once there is so much more."""
-    before = len(found)
-    until(lambda: len(found) >= before + by)
-
-
-def exchange(port: int, data: bytes, wait: float = 20.0) -> bytes:
-    """Send raw bytes, and return everything until the server hangs up."""
-    with socket.create_connection(("127.0.0.1", port), timeout=wait) as connection:
-        connection.sendall(data)
-        received = b""
-        while part := connection.recv(65536):
-            received += part
-        return received
 
 
 def test_a_request_is_in_the_inbox_before_it_is_answered(site: Site) -> None:
@@ -276,132 +163,6 @@ def test_a_rate_is_kept_and_told(site: Site) -> None:
     assert all(int(told["retry-after"]) >= 1 for status, told, _ in answers if status == 429)
 
 
-def test_repetitions_are_stored_once_whatever_takes_them(nats_server: NatsServer) -> None:
-    site = Site(nats_server, dedupe={"header": "x-id", "window": "1m"})
-    try:
-        ports = [site.serve().port for _ in range(3)]
-        ids = [number % 150 for number in range(900)]
-
-        def one(place: int) -> int:
-            number = ids[place]
-            headers = {"x-id": f"é{number}"}
-            return send(ports[place % 3], b'{"id":%d}' % number, headers)[0]
-
-        with ThreadPoolExecutor(24) as pool:
-            assert set(pool.map(one, range(len(ids)))) == {202}
-        stored = [row["id"] for row in site.stored()]
-        assert sorted(map(str, stored)) == sorted(map(str, range(150)))
-        fresh = site.serve()  # as after a restart: it remembers nothing itself
-        assert send(fresh.port, b'{"id":3}', {"x-id": "é3"})[0] == 202
-        assert len(site.stored()) == 150
-        assert len(site.changes(150)) == 150
-    finally:
-        site.close()
-
-
-def test_while_nats_is_away_or_frozen_the_answer_is_503_and_nothing_acknowledged_is_lost(
-    nats_factory: NatsFactory,
-) -> None:
-    server = nats_factory()
-    site = Site(server, dedupe={"header": "x-id"})
-    port = site.serve().port
-    acknowledged: set[int] = set()
-    refusals: list[int] = []
-    numbers = iter(range(1_000_000))
-    lock, over = threading.Lock(), threading.Event()
-
-    def sender() -> None:
-        while not over.is_set():
-            with lock:
-                number = next(numbers)
-            while True:  # as a sender does: the same request until it is taken
-                status, told, _ = send(port, b'{"id":%d}' % number, {"x-id": str(number)})
-                if status == 202:
-                    acknowledged.add(number)
-                    break
-                assert status == 503
-                assert told["retry-after"].isdigit()
-                refusals.append(number)
-                if over.wait(0.02):
-                    return
-
-    with ThreadPoolExecutor(8) as pool:
-        running = [pool.submit(sender) for _ in range(8)]
-        until(lambda: len(acknowledged) > 100)
-        for _ in range(2):
-            server.kill()
-            grows(refusals)
-            assert send(port, b"", path="/health", method="GET")[0] == 503
-            server.start()
-            grows(acknowledged, 100)
-        server.suspend()
-        grows(refusals)
-        server.resume()
-        grows(acknowledged, 100)
-        over.set()
-        for one in running:
-            one.result()
-    stored = [row["id"] for row in site.stored()]
-    assert len(stored) == len(set(map(str, stored)))
-    assert acknowledged <= set(map(int, map(str, stored)))
-    site.close()
-
-
-def test_a_full_inbox_pushes_back_until_it_is_read(nats_server: NatsServer) -> None:
-    site = Site(nats_server, max_backlog=100_000)
-    try:
-        endpoint = site.serve()
-        body = json.dumps({"id": 1, "text": "x" * 20_000}).encode()
-        statuses = [send(endpoint.port, body)[0] for _ in range(8)]
-        assert statuses[:3] == [202] * 3
-        assert statuses[-1] == 503
-        taken = statuses.count(202)
-        with closing(site.source().open(None)) as reader:
-            found: list[Checkpoint] = []
-
-            def read() -> bool:
-                if (chunk := reader.read()) is not None:
-                    found.append(chunk.checkpoint)
-                return bool(found) and found[-1].state["sequence"] == str(taken)
-
-            until(read)
-            reader.confirm(found[-1])
-            until(lambda: send(endpoint.port, body)[0] == 202)
-    finally:
-        site.close()
-
-
-def test_accepted_requests_are_answered_before_an_endpoint_ends(nats_factory: NatsFactory) -> None:
-    server = nats_factory()
-    site = Site(server)
-    endpoint = site.serve()
-    send(endpoint.port)
-    server.suspend()  # so that the requests are surely still on their way
-    with ThreadPoolExecutor(20) as pool:
-        answers = [pool.submit(send, endpoint.port, b'{"id":%d}' % n) for n in range(20)]
-        requested = threading.Event()
-        requested.wait(0.3)
-        closing_ = pool.submit(endpoint.close)
-        server.resume()
-        closing_.result(30)
-        assert [answer.result(30)[0] for answer in answers] == [202] * 20
-    assert len(site.stored()) == 21
-    with pytest.raises(ConnectionRefusedError):
-        send(endpoint.port)
-    site.close()
-
-
-def test_a_port_in_use_and_a_body_that_does_not_fit_are_one_clear_error(site: Site) -> None:
-    endpoint = site.serve()
-    with pytest.raises(RetryableError) as taken:
-        site.source(listen=f"127.0.0.1:{endpoint.port}").serve()
-    assert taken.value.code == "webhook.port_in_use"
-    assert str(endpoint.port) in str(taken.value)
-    with pytest.raises(ConfigError) as large:
-        site.source(max_body="2MiB").serve()
-    assert large.value.code == "webhook.max_body"
-
-
 def test_tls_is_served(site: Site, certificate: Certificate) -> None:
     files = {"cert": str(certificate.certificate), "key": str(certificate.key)}
     endpoint = site.serve(tls=files)
@@ -411,79 +172,6 @@ def test_tls_is_served(site: Site, certificate: Certificate) -> None:
     ) as connection:
         connection.request("POST", "/hooks", b'{"id":1}', TOKEN)
         assert connection.getresponse().status == 202
-
-
-def test_another_inbox_is_read_only_once_the_owner_says_so(site: Site) -> None:
-    endpoint = site.serve()
-    send(endpoint.port, b'{"id":1}')
-    with closing(site.source().open(None)) as reader:
-        chunks = []
-
-        def begun() -> bool:
-            if (chunk := reader.read()) is not None:
-                chunks.append(chunk)
-            return len(chunks) > 1
-
-        until(begun)
-    old = chunks[-1]
-    JetStreamInbox(site.nats, site.name).remove()
-    again = site.serve()
-    for number in (2, 3):
-        send(again.port, b'{"id":%d}' % number)
-    with pytest.raises(GapError) as caught:
-        site.source().open(old.checkpoint)
-    token = caught.value.cure.split("'")[1]
-    with closing(site.source(token).open(old.checkpoint)) as reader:
-        found: list[Change] = []
-
-        def read() -> bool:
-            if (chunk := reader.read()) is not None:
-                found.extend(chunk.changes)
-            return len(found) == 2
-
-        until(read)
-    assert [change.key for change in found] == ['{"id":2}', '{"id":3}']
-    assert all(change.position > old.changes[-1].position for change in found)
-
-
-def test_the_inbox_that_vanishes_under_a_reader_is_a_gap(site: Site) -> None:
-    endpoint = site.serve()
-    send(endpoint.port)
-    with closing(site.source().open(None)) as reader:
-        until(lambda: (chunk := reader.read()) and chunk.changes)
-        JetStreamInbox(site.nats, site.name).remove()
-        assert send(endpoint.port)[0] == 503
-        with pytest.raises(GapError, match="deleted"):
-            until(reader.read)
-
-
-def test_an_id_is_known_after_a_restart_of_the_server_though_its_request_was_captured(
-    nats_factory: NatsFactory,
-) -> None:
-    server = nats_factory()
-    site = Site(server, dedupe={"header": "x-id", "window": "1m"})
-    endpoint = site.serve()
-    send(endpoint.port, b'{"id":1}', {"x-id": "one"})
-    with closing(site.source().open(None)) as reader:
-        chunks = []
-
-        def begun() -> bool:
-            if (chunk := reader.read()) is not None:
-                chunks.append(chunk)
-            return len(chunks) > 1
-
-        until(begun)
-        reader.confirm(chunks[-1].checkpoint)
-        again = site.serve()  # it has not seen the request
-        server.kill()
-        server.start()
-        until(lambda: send(again.port, b'{"id":1}', {"x-id": "one"})[0] == 202)
-        assert send(again.port, b'{"id":2}', {"x-id": "two"})[0] == 202
-        assert site.stored() == [{"id": 1}, {"id": 2}]
-        chunks = []
-        until(lambda: begun() or bool(chunks))
-    assert [change.key for change in chunks[0].changes] == ['{"id":2}']
-    site.close()
 
 
 def test_what_proves_who_sent_a_request_is_never_stored(site: Site) -> None:
@@ -496,57 +184,3 @@ def test_what_proves_who_sent_a_request_is_never_stored(site: Site) -> None:
     assert b'{"content-type":"application/json","x-kind":"order"}' in message.hdrs
     assert b"right" not in message.hdrs
     assert b"c00kie" not in message.hdrs
-
-
-def test_a_check_knows_its_own_endpoint_from_whatever_else_listens(
-    site: Site, nats_server: NatsServer
-) -> None:
-    address = f"127.0.0.1:{free_port()}"
-    source = site.source(serve=True, listen=address)
-    with closing(source.open(None)):
-        assert site.source(serve=True, listen=address).check() == []
-        # Whatever else is to be changed with it.
-        assert site.source(serve=True, listen=address, verify={"bearer": ["other"]}).check() == []
-        other = Site(nats_server)
-        (found,) = other.source(serve=True, listen=address).check()
-        assert (found.code, found.where) == ("webhook.port_in_use", "listen")
-        assert other.source(serve=False, listen=address).check() == []
-        assert other.source().drop() == []
-        with pytest.raises(RetryableError, match="cannot listen"):
-            other.source(listen=address).serve()
-        other.close()
-    assert site.source(serve=True, listen=address).check() == []
-
-
-def test_a_check_knows_its_own_endpoint_behind_tls(site: Site, certificate: Certificate) -> None:
-    tls = {"cert": str(certificate.certificate), "key": str(certificate.key)}
-    address = f"127.0.0.1:{free_port()}"
-    with closing(site.source(serve=True, listen=address, tls=tls).open(None)):
-        assert site.source(serve=True, listen=address, tls=tls).check() == []
-        assert site.source(serve=True, listen=address).check() == []
-
-
-def test_a_check_tells_of_everything_at_once(site: Site) -> None:
-    tls = {"cert": "/no/such/file", "key": "/no/such/file"}
-    source = site.source(
-        serve=True, listen="192.0.2.1:80", allow_http=True, tls=tls, max_body="100MB"
-    )
-    found = {error.code for error in source.check()}
-    assert found == {"webhook.max_body", "webhook.certificate", "webhook.listen"}
-
-
-def test_a_check_tells_of_an_inbox_whose_name_or_subject_is_taken(site: Site) -> None:
-    for stream, code in (
-        (f"CDCIN_{site.name}", "jetstream.not_ours"),
-        (f"theirs_{site.name}", "jetstream.subjects_taken"),
-    ):
-        taken = f"CDCIN.{site.name}" if stream.startswith("theirs") else site.name
-        with connect(site.nats) as connection:
-            api.create_stream(connection, {"name": stream, "subjects": [taken]})
-            try:
-                (found,) = site.source().check()
-                assert found.code == code
-                with pytest.raises(ConfigError):
-                    site.source().open(None)
-            finally:
-                api.delete_stream(connection, stream)

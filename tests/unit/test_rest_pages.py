@@ -12,7 +12,7 @@ from connectors.errors import ConfigError
 from connectors.rest.expressions import Document
 from connectors.rest.pages import Page, Pages, Request, linked, same_origin
 from connectors.rest.paging_spec import PagingSpec
-from connectors.rest.schedule import Schedule, delay, retry_after
+from connectors.rest.schedule import Schedule, delay
 from connectors.rest.spec import RestSourceSpec
 
 URL = "https://api.example.org/v1/items"
@@ -148,21 +148,6 @@ def test_a_list_without_end_is_an_error() -> None:
 
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("7", 7.0),
-        ("Fri, 02 Jan 2026 03:05:05 GMT", 60.0),
-        ("Fri, 02 Jan 2026 03:00:00 GMT", 0.0),
-        ("soon", None),
-        ("", None),
-        ("-1", None),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
-    assert retry_after(header, NOW) == seconds
 
 
 def test_a_server_is_obeyed_but_not_for_ever() -> None:

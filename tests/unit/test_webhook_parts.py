@@ -155,6 +155,14 @@ def test_what_a_status_means(status: int, meaning: Meaning) -> None:
         ({"retry-after": "1.5"}, None),
         ({"retry-after": "²"}, None),
         ({"retry-after": "Tue, 24 Foo 2026 99:00:30 GMT"}, None),
+        ({"retry-after": "Tue, 24 Nov 99999999999 12:00:30 GMT"}, None),
+        (
+            {
+                "retry-after": "Tue, 24 Nov 2026 12:00:30 GMT",
+                "date": "Tue, 24 Nov 99999999999 12:00:00 GMT",
+            },
+            30.0,
+        ),
         ({}, None),
     ],
 )

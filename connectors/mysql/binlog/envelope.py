@@ -62,19 +62,3 @@ class SourceBlock:
             f"{self._head}{stamp.committed_ms}{self._middle}{stamp.server},"
             f'"gtid":"{stamp.gtid}","file":{_file(stamp.file)},"pos":{offset},"row":'
         )
-
-
-def tail(op: str, now_ms: int, gtid: str) -> str:
-    """What stands between the row's number and the change's number in the transaction.
-
-    Args:
-        op: The kind of change.
-        now_ms: When it was read, Unix time in milliseconds.
-        gtid: The transaction's id.
-    """
-    return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{gtid}","total_order":'
-
-
-def assemble(before: str, after: str, middle: str, row: int, tail: str, order: int) -> bytes:
-    """The envelope of a change, as UTF-8."""
-    return f'{{"before":{before},"after":{after}{middle}{row}{tail}{order}}}}}'.encode("latin-1")

@@ -6,11 +6,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
-from connectors.mysql.binlog.envelope import tail
 from connectors.mysql.binlog.events import malformed
 from connectors.mysql.binlog.position import LARGEST_TRANSACTION
 from connectors.mysql.binlog.refusals import transaction_too_large
 from connectors.mysql.binlog.rows import OPS, parse_head
+from connectors.row_image import tail
 
 if TYPE_CHECKING:
     from connectors.mysql.binlog.chunks import ChunkBuffer
@@ -92,7 +92,7 @@ def add_rows(
             row += 1
             if order <= floor:
                 continue
-            # `envelope.assemble`, without the call
+            # `row_image.assemble`, without the call
             envelope = (
                 f'{{"before":{before},"after":{after}{middle}{row - 1}{behind}{order}}}}}'
             ).encode("latin-1")

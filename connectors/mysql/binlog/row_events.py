@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from connectors.contracts.changes import Change
 from connectors.mysql.binlog import events as ev
 from connectors.mysql.binlog import refusals
-from connectors.mysql.binlog.envelope import assemble, tail
 from connectors.mysql.binlog.payload import uncompressed_rows
 from connectors.mysql.binlog.row_changes import add_rows
+from connectors.row_image import assemble, tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

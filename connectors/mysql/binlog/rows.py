@@ -25,6 +25,7 @@ from connectors.mysql.binlog.events import (
 )
 from connectors.mysql.binlog.types import Kind
 from connectors.mysql.binlog.values import render, take
+from connectors.row_image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -57,24 +58,6 @@ class RowsHead(NamedTuple):
     before: int
     after: int
     start: int
-
-
-class Image(NamedTuple):
-    """What a row change says, in byte text.
-
-    Attributes:
-        before: A JSON object, or `null`.
-        after: A JSON object, or `null`.
-        key: As in `contracts.Change`.
-        unavailable: As in `contracts.Change`.
-        json_nulls: As in `contracts.Change`.
-    """
-
-    before: str
-    after: str
-    key: str | None
-    unavailable: tuple[str, ...]
-    json_nulls: tuple[str, ...]
 
 
 # A row's values by the index of their columns; NULL is None, what the log lacks is not in it.

@@ -29,7 +29,6 @@ from connectors.postgres.pgoutput.messages import UNCHANGED
 from connectors.postgres.pgoutput.parser import malformed
 from connectors.postgres.pgoutput.rows import (
     UNAVAILABLE_JSON,
-    Image,
     fill,
     key_unavailable,
     missing,
@@ -38,6 +37,7 @@ from connectors.postgres.pgoutput.rows import (
 from connectors.postgres.pgoutput.streaming import XLOG_HEADER_SIZE
 from connectors.postgres.pgoutput.types import Kind
 from connectors.postgres.pgoutput.values import is_json_null, render
+from connectors.row_image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -20,12 +20,13 @@ from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
 from connectors.errors import FatalError
 from connectors.postgres.pgoutput.chunks import ChunkBuffer
 from connectors.postgres.pgoutput.compiled import FIRST_VALUE, SHORT
-from connectors.postgres.pgoutput.envelope import SourceBlock, assemble, assemble_message, tail
+from connectors.postgres.pgoutput.envelope import SourceBlock, assemble_message
 from connectors.postgres.pgoutput.messages import Message, Origin, Relation, Truncate, Type
 from connectors.postgres.pgoutput.parser import malformed, parse
 from connectors.postgres.pgoutput.relations import Relations
 from connectors.postgres.pgoutput.rows import unreadable
 from connectors.postgres.pgoutput.streaming import EPOCH_US, XLOG_HEADER_SIZE, XLogData, parse_frame
+from connectors.row_image import assemble, tail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

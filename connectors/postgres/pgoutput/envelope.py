@@ -47,22 +47,6 @@ class SourceBlock:
         return f'{self._head}{committed_ms}{self._middle}{txid},"lsn":'
 
 
-def tail(op: str, now_ms: int, xid: int) -> str:
-    """What stands between the change's LSN and its number in the transaction.
-
-    Args:
-        op: The kind of change.
-        now_ms: When it was read, Unix time in milliseconds.
-        xid: The transaction's id.
-    """
-    return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{xid}","total_order":'
-
-
-def assemble(before: str, after: str, middle: str, lsn: int, tail: str, order: int) -> bytes:
-    """The envelope of a change inside a transaction, as UTF-8."""
-    return f'{{"before":{before},"after":{after}{middle}{lsn}{tail}{order}}}}}'.encode("latin-1")
-
-
 def assemble_message(
     message: Message, middle: str, now_ms: int, transaction: tuple[int, int] | None
 ) -> bytes:

@@ -6,7 +6,7 @@ JSON text is passed around as byte text (see `json_text`).
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from connectors.contracts.changes import UNAVAILABLE
 from connectors.errors import FatalError
@@ -16,6 +16,7 @@ from connectors.postgres.pgoutput.parser import malformed, parse
 from connectors.postgres.pgoutput.streaming import XLOG_HEADER_SIZE
 from connectors.postgres.pgoutput.types import Kind
 from connectors.postgres.pgoutput.values import is_json_null, render
+from connectors.row_image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,24 +25,6 @@ if TYPE_CHECKING:
     from connectors.postgres.pgoutput.table import Table
 
 UNAVAILABLE_JSON = json.dumps(UNAVAILABLE)
-
-
-class Image(NamedTuple):
-    """What a row change says, in byte text.
-
-    Attributes:
-        before: A JSON object, or `null`.
-        after: A JSON object, or `null`.
-        key: As in `contracts.Change`.
-        unavailable: As in `contracts.Change`.
-        json_nulls: As in `contracts.Change`.
-    """
-
-    before: str
-    after: str
-    key: str | None
-    unavailable: tuple[str, ...]
-    json_nulls: tuple[str, ...]
 
 
 class RowReader(Protocol):

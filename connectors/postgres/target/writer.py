@@ -6,18 +6,16 @@ become one transaction, so that small batches cost little.
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import threading
 import time
-from collections import deque
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from connectors.backoff import jittered
-from connectors.contracts.sink import Batch
+from connectors.backoff import doubled
+from connectors.batch_queue import BatchQueue
 from connectors.errors import RetryableError
 from connectors.postgres.server import one_line
 from connectors.postgres.target.lanes import LanesStore
@@ -25,28 +23,22 @@ from connectors.postgres.target.offsets import fenced
 from connectors.postgres.target.session import is_transient
 from connectors.postgres.target.store import Store
 from connectors.postgres.target.whole import WholeStore
+from connectors.stopping import pause, wait_until
 from connectors.trouble import Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from connectors.contracts.changes import Delivered
-    from connectors.contracts.sink import Claim
+    from connectors.contracts.sink import Batch, Claim
     from connectors.postgres.spec import SinkSpec
 
-# About as much waits while one transaction is under way, and goes into the next one.
-QUEUE_CHANGES = 5000
-QUEUE_BYTES = 16 * 1024 * 1024
-QUEUE_BATCHES = 256
 # An offset that no rows go with may be this late.
 LAZY_S = 3.0
 # A source transaction that does not go on for so long lets go of its locks.
 REST_S = 10.0
-# How long a stopping flow waits for a target that is silent, for a lock perhaps.
-STOP_GRACE_S = 5.0
 _BACKOFF_S = (0.05, 10.0)
 _JOIN_S = 2.0
-_STOP_POLL_S = 0.1
 
 
 class PostgresWriter:
@@ -65,10 +57,8 @@ class PostgresWriter:
         self._trouble = Trouble(claim.share, "connectors.postgres.sink")
         self._store = _store(spec, claim)
         self._state = threading.Condition()
-        self._waiting: deque[Batch] = deque()
+        self._waiting = BatchQueue()
         self._letters: Sequence[Delivered] = ()
-        self._changes = 0
-        self._bytes = 0
         self._busy = False
         self._flushing = False
         self._lazy_until = 0.0
@@ -92,19 +82,12 @@ class PostgresWriter:
         """
         if batch.claim.epoch != self._claim.epoch:
             raise fenced(batch.claim)
-        size = sum([len(change.envelope) for change in batch.changes])
         with self._state:
             self._start()
-            self._wait_until(self._has_room)
+            self._wait_until(lambda: self._waiting.room)
             if not self._waiting:
                 self._lazy_until = time.monotonic() + LAZY_S
-            if batch.changes or not self._waiting:
-                self._waiting.append(batch)
-            else:  # what waits takes the offset along
-                last = self._waiting[-1]
-                self._waiting[-1] = Batch(last.claim, last.changes, batch.upto, batch.complete)
-            self._changes += len(batch.changes)
-            self._bytes += size
+            self._waiting.put(batch)
             self._state.notify_all()
 
     def flush(self) -> None:
@@ -146,23 +129,10 @@ class PostgresWriter:
             thread.join(_JOIN_S)
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
-        give_up = math.inf
-        while self._error is None and not done():
-            self._state.wait(_STOP_POLL_S)
-            if self._stop.is_set():
-                give_up = min(give_up, time.monotonic() + STOP_GRACE_S)
-            if time.monotonic() > give_up:
-                raise RetryableError(
-                    "postgres.interrupted", "stopped while the target did not answer"
-                )
+        over = wait_until(lambda: self._error is not None or done(), self._state, self._stop)
+        if not over:
+            raise RetryableError("postgres.interrupted", "stopped while the target did not answer")
         self._check()
-
-    def _has_room(self) -> bool:
-        return not self._waiting or (
-            self._changes < QUEUE_CHANGES
-            and self._bytes < QUEUE_BYTES
-            and len(self._waiting) < QUEUE_BATCHES
-        )
 
     def _start(self) -> None:
         if self._closing.is_set():
@@ -216,9 +186,7 @@ class PostgresWriter:
                 return lambda: self._store.replay(letters)
             if not self._waiting:
                 return self._store.rest
-            batches = list(self._waiting)
-            self._waiting.clear()
-            self._changes = self._bytes = 0
+            batches = self._waiting.take()
             self._state.notify_all()
             return lambda: self._store.write(batches)
 
@@ -227,7 +195,7 @@ class PostgresWriter:
             return True
         if not self._waiting:
             return self._store.holding and time.monotonic() >= self._rest_at
-        return self._changes > 0 or self._flushing or time.monotonic() >= self._lazy_until
+        return self._waiting.changes > 0 or self._flushing or time.monotonic() >= self._lazy_until
 
     def _patience(self) -> float | None:
         """How long nothing is to be done unless more comes; None: for ever."""
@@ -258,16 +226,10 @@ class PostgresWriter:
             self._pause(attempts, reason)
 
     def _pause(self, attempts: int, reason: str) -> None:
-        shortest, longest = _BACKOFF_S
-        delay = jittered(min(longest, shortest * 2 ** min(attempts, 20)))
-        until = time.monotonic() + delay
-        while (left := until - time.monotonic()) > 0:
-            if self._stop.is_set():
-                raise RetryableError(
-                    "postgres.interrupted", f"stopped while the target was in trouble: {reason}"
-                )
-            if self._closing.wait(min(left, _STOP_POLL_S)):
-                return
+        if not pause(doubled(attempts, *_BACKOFF_S), self._closing, self._stop):
+            raise RetryableError(
+                "postgres.interrupted", f"stopped while the target was in trouble: {reason}"
+            )
 
 
 def _store(spec: SinkSpec, claim: Claim) -> Store:

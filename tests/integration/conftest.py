@@ -1,0 +1,10 @@
+"""Fixtures that several modules here use; each stands beside what it is made of."""
+
+from __future__ import annotations
+
+from tests.integration.rest_api import api, polled
+from tests.integration.streams import consume, mortal_nats, nats, publisher
+from tests.integration.webhook_endpoint import endpoint
+from tests.integration.webhook_site import site
+
+__all__ = ["api", "consume", "endpoint", "mortal_nats", "nats", "polled", "publisher", "site"]
