@@ -15,7 +15,8 @@ from connectors.jetstream.connection import Wanted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from connectors.jetstream.connection import Connection, Reply
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.replies import Reply
 
 STREAM_NOT_FOUND = 10059
 MESSAGE_NOT_FOUND = 10037

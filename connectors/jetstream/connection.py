@@ -19,6 +19,7 @@ import structlog
 from connectors.errors import ConfigError, RetryableError
 from connectors.jetstream.client import StreamClient
 from connectors.jetstream.options import client_options, explain
+from connectors.jetstream.replies import Replies, Reply
 from connectors.jetstream.stored import status
 
 if TYPE_CHECKING:
@@ -44,13 +45,6 @@ _NOBODY = 503
 
 _connections: dict[NatsSpec, Connection] = {}
 _lock = threading.Lock()
-
-
-class Reply(NamedTuple):
-    """The answer to a request: its header block (empty without one) and its data."""
-
-    header: bytes
-    payload: bytes
 
 
 class Wanted(NamedTuple):
@@ -101,9 +95,7 @@ class Connection:
         self._failures: deque[Exception] = deque(maxlen=8)
         self._denials: deque[tuple[float, str]] = deque(maxlen=32)
         self._watchers: set[threading.Event] = set()
-        self._inbox = ""
-        self._waiting: dict[str, asyncio.Future[Incoming]] = {}
-        self._requests = 0
+        self._replies = Replies(self._client)
 
     def open(self) -> None:
         """Connect for the first time. Raises as `connect`."""
@@ -208,7 +200,7 @@ class Connection:
         started = time.monotonic()
 
         async def ask() -> list[Incoming]:
-            return await asyncio.gather(*[self._request(*each, timeout) for each in wanted])
+            return await asyncio.gather(*[self._replies.request(*each, timeout) for each in wanted])
 
         try:
             answers = self._await(ask())
@@ -244,21 +236,8 @@ class Connection:
             The answers in the order of their subjects, or TimeoutError: any of them, or none, may
             have been received.
         """
-
-        async def ask() -> list[Reply]:
-            if not self._client.is_connected:
-                raise TimeoutError("no connection")
-            replies = [self._expect() for _ in range(answers)]
-            try:
-                self._client.send(encode([reply for reply, _ in replies]))
-                async with asyncio.timeout(timeout):
-                    found = await asyncio.gather(*(future for _, future in replies))
-            finally:
-                for reply, _ in replies:
-                    del self._waiting[reply]
-            return [Reply(header, data) for _, _, header, data in found]
-
-        return asyncio.run_coroutine_threadsafe(ask(), self._loop)
+        asking = self._replies.exchange(encode, answers, timeout)
+        return asyncio.run_coroutine_threadsafe(asking, self._loop)
 
     def run(self, work: Callable[[StreamClient], Coroutine[Any, Any, T]], timeout: float) -> T:
         """Run a coroutine of nats-py's client in the I/O thread and wait for its result.
@@ -355,37 +334,7 @@ class Connection:
             raise ConfigError(
                 "jetstream.credentials", f"cannot be read: {error.strerror}", where=error.filename
             ) from error
-        self._inbox = self._client.new_inbox()
-        await self._client.subscribe_raw(f"{self._inbox}.*", self._answered)
-
-    async def _request(
-        self, subject: str, payload: bytes, headers: str, timeout: float
-    ) -> Incoming:
-        head = f"NATS/1.0\r\n{headers}\r\n".encode() if headers else b""
-        sizes = f"{len(head)} {len(head) + len(payload)}" if headers else str(len(payload))
-        verb = "HPUB" if headers else "PUB"
-        reply, future = self._expect()
-        try:
-            self._client.send(
-                f"{verb} {subject} {reply} {sizes}\r\n".encode() + head + payload + b"\r\n"
-            )
-            async with asyncio.timeout(timeout):
-                return await future
-        finally:
-            del self._waiting[reply]
-
-    def _expect(self) -> tuple[str, asyncio.Future[Incoming]]:
-        """A fresh reply subject, and what will be the answer; its owner removes it."""
-        self._requests += 1
-        reply = f"{self._inbox}.{self._requests}"
-        future: asyncio.Future[Incoming] = self._loop.create_future()
-        self._waiting[reply] = future
-        return reply, future
-
-    def _answered(self, message: Incoming) -> None:
-        future = self._waiting.get(message[0].decode())
-        if future is not None and not future.done():
-            future.set_result(message)
+        await self._replies.open()
 
     async def _failed(self, error: Exception) -> None:
         text = str(error).lower()
@@ -397,10 +346,8 @@ class Connection:
     async def _lost(self) -> None:
         self.losses += 1
         self._client.forget_pending()
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(TimeoutError("connection lost"))
-        if self._inbox and not self._closing:  # of one that never was, the caller tells
+        self._replies.lose()
+        if self._replies.opened and not self._closing:  # of one that never was, the caller tells
             log.warning("connection to NATS lost, reconnecting", servers=self.spec.shown)
         self._wake()
 

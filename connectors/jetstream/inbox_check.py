@@ -20,7 +20,7 @@ from connectors.jetstream.stored import status
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from connectors.jetstream.connection import Reply
+    from connectors.jetstream.replies import Reply
 
 log = structlog.get_logger()
 

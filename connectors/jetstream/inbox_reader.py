@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from concurrent.futures import Future
 
-    from connectors.jetstream.connection import Connection, Reply
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.replies import Reply
     from connectors.jetstream.wire import Incoming
 
 _ANSWER_WITHIN = 5.0

@@ -32,7 +32,8 @@ from connectors.jetstream.stored import status
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from connectors.jetstream.connection import Connection, Reply
+    from connectors.jetstream.connection import Connection
+    from connectors.jetstream.replies import Reply
 
 log = structlog.get_logger()
 
