@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import random
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
+from prometheus_client import REGISTRY
 
 from connectors.contracts.changes import Column, Delivered, TableSchema
 from connectors.contracts.sink import Batch, Claim, Share
+from tests.integration.streams import Background, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from tests.contract.sink_adapter import SinkAdapter
 
@@ -109,6 +111,31 @@ def expect_stored(adapter: SinkAdapter, log: Sequence[Delivered], offsets: dict[
     assert rows.keys() <= possible.keys()
     for number, states in possible.items():
         assert rows.get(number) in states, f"the state of {number} is older than the offset"
+
+
+def failed_attempts(share: Share = SHARE) -> float:
+    """How often this process has tried to deliver something and failed."""
+    labels = {"sink": share.sink, "stream": share.stream}
+    return REGISTRY.get_sample_value("waxtap_sink_retries_total", labels) or 0.0
+
+
+@contextmanager
+def outage(adapter: SinkAdapter) -> Iterator[None]:
+    """The server is away, and comes back once several attempts have failed."""
+
+    def end() -> None:
+        try:
+            until(lambda: failed_attempts() > before + 2)
+        finally:
+            adapter.start_server()
+
+    before = failed_attempts()
+    adapter.kill_server()
+    ending = Background(end)
+    try:
+        yield
+    finally:
+        ending.result()
 
 
 def batches(claim: Claim, log: Sequence[Delivered], size: int) -> list[Batch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import pytest
 
 from connectors.contracts.sink import Batch
 from connectors.errors import FencedError, PermanentError
-from tests.contract.sink_log import SHARE, SUBJECTS, change, deliver, expect_stored, prefix
+from tests.contract.sink_log import SHARE, SUBJECTS, change, deliver, expect_stored, outage, prefix
 
 if TYPE_CHECKING:
     from tests.contract.sink_adapter import SinkAdapter
@@ -156,13 +155,8 @@ def test_a_replay_waits_for_a_target_that_is_away(sink_adapter: SinkAdapter) -> 
     with closing(sink_adapter.sink().open(claim)) as writer:
         writer.write(Batch(claim, [change(9, "c", 2, "b")], 9))
         writer.flush()
-        sink_adapter.kill_server()
-        restart = threading.Timer(0.5, sink_adapter.start_server)
-        restart.start()
-        try:
+        with outage(sink_adapter):
             writer.replay([change(3, "c", 1, "a"), change(4, "u", 1, "c")])
-        finally:
-            restart.join(60)
         sink_adapter.cut_connections()
         writer.replay([change(5, "c", 4, "d")])
     assert sink_adapter.rows() == {1: "c", 2: "b", 4: "d"}

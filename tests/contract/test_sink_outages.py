@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -11,7 +9,7 @@ import pytest
 
 from connectors.contracts.sink import Batch
 from connectors.errors import FencedError
-from tests.contract.sink_log import SHARE, batches, change, history, model, pending
+from tests.contract.sink_log import SHARE, batches, change, history, model, outage, pending
 
 if TYPE_CHECKING:
     from tests.contract.sink_adapter import SinkAdapter
@@ -35,25 +33,14 @@ def test_cut_connections_are_mended_inside(sink_adapter: SinkAdapter) -> None:
 def test_a_killed_server_is_waited_for(sink_adapter: SinkAdapter) -> None:
     log = history(7, 600)
     claim = sink_adapter.sink().claim(SHARE)
-    down = threading.Event()
-
-    def outage() -> None:
-        sink_adapter.kill_server()
-        down.set()
-        time.sleep(0.5)
-        sink_adapter.start_server()
-
     with closing(sink_adapter.sink().open(claim)) as writer:
         todo = batches(claim, log, 20)
         for batch in todo[:10]:
             writer.write(batch)
-        thread = threading.Thread(target=outage)
-        thread.start()
-        down.wait(30)
-        for batch in todo[10:]:
-            writer.write(batch)
-        writer.flush()
-        thread.join(60)
+        with outage(sink_adapter):
+            for batch in todo[10:]:
+                writer.write(batch)
+            writer.flush()
     assert sink_adapter.rows() == model(log)
 
 

@@ -179,7 +179,7 @@ def test_an_outage_of_nats_stops_nothing_but_progress(deployment: Deployment) ->
         while time.monotonic() < until:
             insert(deployment, first, first + 99)
             first += 100
-            time.sleep(0.5)
+            time.sleep(0.5)  # the shop's pace while the outage lasts, which is what is tested
         deployment.nats.start()
         agree(deployment)
         assert [flow.run.processes[0].pid for flow in (capture, deliver)] == pids

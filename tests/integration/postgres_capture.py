@@ -65,11 +65,3 @@ def after(change: Change) -> dict[str, object]:
 def ids(changes: list[Change]) -> list[object]:
     """The column `id` of each row."""
     return [after(change)["id"] for change in changes]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Await a condition."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {PATIENCE} s"
-        time.sleep(0.01)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ from connectors.postgres.spec import SinkSpec
 from tests.contract.context import sink_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from tests.servers.postgres import Database
 
@@ -115,10 +114,3 @@ def refused_by(to: PostgresSink, *changes: Delivered) -> PermanentError:
         with pytest.raises(PermanentError) as caught:
             writer.flush()
     return caught.value
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)

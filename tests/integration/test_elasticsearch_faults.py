@@ -16,23 +16,15 @@ from connectors.errors import ConfigError, PermanentError, RetryableError
 from control.servers.ports import free_port
 from tests.integration.elasticsearch_documents import Place, batch
 from tests.integration.http_faults import Fault, HttpFaults
+from tests.integration.streams import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.servers.certificate import Certificate
     from tests.servers.elasticsearch import ElasticsearchFactory, ElasticsearchNode
 
 pytestmark = pytest.mark.servers
 
 BUSY = [Fault("status", 429), Fault("status", 503)]
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +113,7 @@ def test_a_closed_index_is_waited_for(elasticsearch_node: ElasticsearchNode) -> 
             target=place.deliver, args=[place.change("u", {"id": 1, "a": "y"})], daemon=True
         )
         done.start()
-        until(lambda: logs)
+        until(lambda: logs, patience=60)
         assert logs[0]["event"] == "target_is_in_trouble"
         assert "closed" in logs[0]["reason"]
         assert elasticsearch_node.request("POST", f"{index}/_open")[0] == 200
@@ -140,7 +132,7 @@ def test_a_flow_that_stops_does_not_wait_for_a_target_in_trouble(
         claim = sink.claim(place.share)
         with closing(sink.open(claim)) as writer:
             writer.write(batch(claim, [place.change("c", {"id": 1, "a": "x"})]))
-            until(lambda: proxy.met)
+            until(lambda: proxy.met, patience=60)
             place.stop.set()
             began = time.monotonic()
             with pytest.raises(RetryableError) as caught:

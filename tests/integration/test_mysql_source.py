@@ -18,11 +18,10 @@ from connectors.mysql.server import rows as query
 from connectors.mysql.source import MysqlSource
 from tests.contract.context import source_context
 from tests.integration.binlog_capture import PATIENCE, Log, after
+from tests.integration.streams import until
 from tests.servers.binlog import purge, rows, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from connectors.contracts.changes import Change
     from connectors.contracts.source import Chunk, SourceReader
     from control.servers.binlog_server import BinlogServer
@@ -50,13 +49,6 @@ def read(reader: SourceReader, count: int) -> list[Chunk]:
 
 def ids(chunks: list[Chunk]) -> list[object]:
     return [after(change)["id"] for chunk in chunks for change in chunk.changes]
-
-
-def await_true(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def replicate(kind: Kind, primary: BinlogServer, replica: BinlogServer) -> None:
@@ -90,7 +82,7 @@ def test_another_server_of_the_topology_goes_on_exactly(binlog_kind: Kind) -> No
     with closing(log.source(dsn=dsn).open(log.begun)) as reader:
         # the large transaction is stored in part when the first server dies
         chunks = read(reader, 1001)
-        await_true(lambda: _count(second, log.name) == 2501, "the second server does not follow")
+        until(lambda: _count(second, log.name) == 2501)
         first.kill()
         run(second, "STOP SLAVE" if binlog_kind.mariadb else "STOP REPLICA")
         run(second, "INSERT INTO t VALUES (2501)", database=log.name)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.postgres_capture import ids, make_source, read_changes, wait_until
+from tests.integration.postgres_capture import ids, make_source, read_changes
+from tests.integration.streams import until
 
 if TYPE_CHECKING:
     from connectors.contracts.source import SourceReader
@@ -28,7 +29,7 @@ def test_a_slot_that_is_still_being_made_is_not_active(database: Database) -> No
         opening = threading.Thread(target=lambda: opened.append(source.open(None)))
         opening.start()
         try:
-            wait_until(lambda: bool(source.observe(None).retained))
+            until(lambda: bool(source.observe(None).retained))
             assert not source.observe(None).slot_active
             other.execute("INSERT INTO items VALUES (2)")
             assert not source.observe(None).slot_active

@@ -12,7 +12,8 @@ import pytest
 from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, FatalError, GapError, RetryableError
 from control.servers.ports import free_port
-from tests.integration.postgres_capture import ids, make_source, read_changes, wait_until
+from tests.integration.postgres_capture import ids, make_source, read_changes
+from tests.integration.streams import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def begun(database: Database, connection: Connection) -> Checkpoint:
         chunk = None
         while chunk is None or not chunk.changes:
             chunk = reader.read()
-    wait_until(lambda: not active(connection, f"waxtap_{database.name}"))
+    until(lambda: not active(connection, f"waxtap_{database.name}"))
     return chunk.checkpoint
 
 

@@ -17,13 +17,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from connectors.errors import GapError
-from tests.integration.postgres_capture import (
-    ids,
-    make_source,
-    read_changes,
-    read_until,
-    wait_until,
-)
+from tests.integration.postgres_capture import ids, make_source, read_changes, read_until
+from tests.integration.streams import until
 from tests.integration.tcp_relay import TcpRelay
 
 if TYPE_CHECKING:
@@ -176,7 +171,7 @@ def test_a_process_that_was_stopped_longer_than_the_server_waits(
             seen = list(islice(numbers, 1000))
             process.send_signal(signal.SIGSTOP)
             server.execute("INSERT INTO items SELECT generate_series(1001, 2000)")
-            wait_until(lambda: holder(server, database) == 0)
+            until(lambda: holder(server, database) == 0)
             server.execute("INSERT INTO items SELECT generate_series(2001, 3000)")
             process.send_signal(signal.SIGCONT)
             seen += islice(numbers, 2000)
@@ -191,7 +186,7 @@ def test_a_slot_that_vanishes_meanwhile_is_a_gap(database: Database, server: Con
         read_until(reader, lambda chunks: len(chunks) >= 1)
         server.execute("SELECT pg_terminate_backend(%s)", [holder(server, database)])
         # Not read meanwhile, so it does not reconnect either.
-        wait_until(lambda: holder(server, database) == 0)
+        until(lambda: holder(server, database) == 0)
         server.execute("SELECT pg_drop_replication_slot(%s)", [f"waxtap_{database.name}"])
         with pytest.raises(GapError) as caught:
             read_until(reader, lambda _: False)

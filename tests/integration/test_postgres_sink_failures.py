@@ -24,6 +24,7 @@ from connectors.postgres.sink import PostgresSink
 from connectors.postgres.target import offsets
 from connectors.postgres.target import session as target_session
 from tests.contract.context import sink_context
+from tests.contract.sink_log import failed_attempts
 from tests.integration.postgres_rows import (
     SHARE,
     SUBJECT,
@@ -35,8 +36,8 @@ from tests.integration.postgres_rows import (
     sink,
     spec,
     stored,
-    until,
 )
+from tests.integration.streams import until
 from tests.integration.tcp_relay import TcpRelay
 
 if TYPE_CHECKING:
@@ -163,10 +164,11 @@ def test_backends_ended_at_random_moments(seed: int, database: Database) -> None
 
 
 ZOMBIE = """
-import sys, time, msgspec
+import sys, msgspec
 from contextlib import closing
 from connectors.contracts.sink import Claim
 from connectors.postgres.target import apply
+from tests.contract.sink_log import failed_attempts
 from tests.integration.postgres_rows import Log, batch, sink
 
 dsn, claim = sys.argv[1], msgspec.json.decode(sys.argv[2], type=Claim)
@@ -174,7 +176,7 @@ original = apply.Applier.apply
 def hang(self, session, steps):
     original(self, session, steps)
     print("holding", flush=True)
-    time.sleep(1)
+    sys.stdin.readline()
 apply.Applier.apply = hang
 log = Log()
 writer = sink(dsn).open(claim)
@@ -195,7 +197,10 @@ def test_a_stopped_writer_that_holds_locks_is_ended(database: Database) -> None:
     share = msgspec.structs.replace(SHARE, created="again")
     old = sink(database.dsn).claim(share)
     arguments = [sys.executable, "-c", ZOMBIE, database.dsn, msgspec.json.encode(old).decode()]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as zombie:
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as zombie:
+        assert zombie.stdin is not None
         assert zombie.stdout is not None
         try:
             assert zombie.stdout.readline() == "holding\n"
@@ -207,6 +212,7 @@ def test_a_stopped_writer_that_holds_locks_is_ended(database: Database) -> None:
                 writer.flush()
             assert time.monotonic() - started < 10
             os.kill(zombie.pid, signal.SIGCONT)
+            zombie.stdin.close()
             assert zombie.stdout.read().splitlines()[-1] == "FencedError"
         finally:
             zombie.kill()
@@ -330,13 +336,13 @@ def test_a_restarted_server_is_waited_for_and_told_of_once(
     to = sink(server.dsn())
     claim = to.claim(SHARE)
     log = Log()
+    before = failed_attempts(SHARE)
     with capture_logs() as logs, closing(to.open(claim)) as writer:
         writer.write(batch(claim, log.put(1)))
         writer.flush()
         server.kill()
         writer.write(batch(claim, log.put(2)))
-        until(lambda: logs)
-        time.sleep(0.5)  # several attempts fail
+        until(lambda: failed_attempts(SHARE) > before + 2)
         server.start()
         writer.flush()
         writer.write(batch(claim, log.put(3)))

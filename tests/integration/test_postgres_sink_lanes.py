@@ -25,8 +25,8 @@ from tests.integration.postgres_rows import (
     query,
     shape,
     sink,
-    until,
 )
+from tests.integration.streams import until
 
 if TYPE_CHECKING:
     from connectors.contracts.changes import Delivered

@@ -24,8 +24,8 @@ from tests.integration.postgres_rows import (
     shape,
     sink,
     stored,
-    until,
 )
+from tests.integration.streams import until
 from tests.integration.tcp_relay import TcpRelay
 from tests.integration.test_postgres_sink_failures import AUDITED, port, through
 

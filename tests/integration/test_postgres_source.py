@@ -18,8 +18,8 @@ from tests.integration.postgres_capture import (
     make_source,
     read_changes,
     read_until,
-    wait_until,
 )
+from tests.integration.streams import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,7 +256,7 @@ def test_later_tables_are_picked_up(
         server.execute(f"SET ROLE {name if not superuser else 'postgres'}")
         server.execute("CREATE TABLE later (id int PRIMARY KEY)")
         server.execute("CREATE TABLE keyless (id int)")
-        wait_until(lambda: "public.later" in published(server, f"waxtap_{name}"))
+        until(lambda: "public.later" in published(server, f"waxtap_{name}"))
         server.execute("INSERT INTO later VALUES (7)")
         server.execute("INSERT INTO keyless VALUES (8)")
         server.execute("INSERT INTO items VALUES (9)")
@@ -379,7 +379,7 @@ def test_sessions_are_recognisable_and_leave_nothing_behind(
     reader = make_source(database.dsn, name).open(None)
     assert sessions() >= 2
     reader.close()
-    wait_until(lambda: sessions() == 0)
+    until(lambda: sessions() == 0)
 
 
 def test_url_dsn(database: Database, server: Connection, name: str) -> None:

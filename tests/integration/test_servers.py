@@ -21,25 +21,17 @@ from control.servers.nats import NatsServer, find_nats_server
 from control.servers.pidfile import ProcessIdentity, descendants
 from control.servers.postgres import PostgresServer
 from control.servers.postgres_programs import find_programs, reachable_programs
+from tests.integration.streams import until
 from tests.servers.postgres import drop
 from tests.servers.require import obtain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.servers.nats import NatsFactory
     from tests.servers.postgres import Database, DatabaseFactory, PostgresFactory
 
 pytestmark = pytest.mark.servers
 
 ROOT = Path(__file__).parents[2]
-
-
-def await_that(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_postgres_is_ready_for_logical_decoding(postgres_server: PostgresServer) -> None:
@@ -151,7 +143,7 @@ def test_a_frozen_server_can_be_stopped(nats_factory: NatsFactory) -> None:
     server = nats_factory()
     server.suspend()
     status = Path(f"/proc/{server.pid}/stat")
-    await_that(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
+    until(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
     began = time.monotonic()
     server.stop()
     assert time.monotonic() - began < 9
@@ -194,7 +186,7 @@ def test_servers_end_with_a_parent_that_was_killed() -> None:
         finally:
             parent.send_signal(signal.SIGKILL)
             parent.wait()
-    await_that(lambda: not any(process and process.alive() for process in family))
+    until(lambda: not any(process and process.alive() for process in family))
     for folder in folders:
         shutil.rmtree(folder)
 
