@@ -30,7 +30,7 @@ from control.servers.nats import NatsServer
 from control.servers.postgres import PostgresServer
 from tests.e2e import shop, verify, verify_stream
 from tests.e2e.deployment import Deployment
-from tests.e2e.flows import Layout, SupervisedFlow
+from tests.e2e.flows import Layout, SupervisedFlow, await_capture
 from tests.e2e.witness import Witness
 from tests.e2e.workload import Workload
 
@@ -273,24 +273,6 @@ def run(
     )
     say(str(report))
     return report
-
-
-def await_capture(deployment: Deployment, patience: float = 60.0, *, source: str = "shop") -> None:
-    """Return once the source's slot is made: what is committed from now on is captured.
-
-    A slot that is still being made is active, too; a commit then may lie before its start.
-    """
-    deadline = time.monotonic() + patience
-    query = (
-        "SELECT 1 FROM pg_replication_slots"
-        " WHERE slot_name = %s AND active AND confirmed_flush_lsn IS NOT NULL"
-    )
-    while True:
-        with psycopg.connect(deployment.source_dsn) as connection:
-            if connection.execute(query, [f"waxtap_{source}"]).fetchone():
-                return
-        assert time.monotonic() < deadline, "the capture flow has not made its slot"
-        time.sleep(0.1)
 
 
 def check_no_crash_loop(flow: SupervisedFlow) -> None:

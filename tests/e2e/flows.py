@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
+
+import psycopg
 
 from control.servers.ports import free_port
 from control.servers.spawn import spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -257,3 +260,34 @@ class SupervisedFlow:
                 if self._run is run and not self._stop.is_set():
                     self._launch()
                     started = time.monotonic()
+
+
+def await_capture(deployment: Deployment, patience: float = 60.0, *, source: str = "shop") -> None:
+    """Return once the source's slot is made: what is committed from now on is captured.
+
+    A slot that is still being made is active, too; a commit then may lie before its start.
+    """
+    deadline = time.monotonic() + patience
+    query = (
+        "SELECT 1 FROM pg_replication_slots"
+        " WHERE slot_name = %s AND active AND confirmed_flush_lsn IS NOT NULL"
+    )
+    while True:
+        with psycopg.connect(deployment.source_dsn) as connection:
+            if connection.execute(query, [f"waxtap_{source}"]).fetchone():
+                return
+        assert time.monotonic() < deadline, "the capture flow has not made its slot"
+        time.sleep(0.1)
+
+
+@contextmanager
+def both(
+    deployment: Deployment, sink: str = "warehouse"
+) -> Iterator[tuple[SupervisedFlow, SupervisedFlow]]:
+    """The flows that capture the shop and deliver to a sink, once changes are captured."""
+    with (
+        SupervisedFlow(deployment, "capture/shop") as capture,
+        SupervisedFlow(deployment, f"deliver/{sink}") as deliver,
+    ):
+        await_capture(deployment)
+        yield capture, deliver

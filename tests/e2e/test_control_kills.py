@@ -19,8 +19,8 @@ from control.supervisor.board import Board
 from control.supervisor.bucket import FlowBucket
 from control.supervisor.records import State, Truth
 from tests.e2e import verify_stream
-from tests.e2e.chaos import await_capture
 from tests.e2e.control_service import ControlService
+from tests.e2e.flows import await_capture
 from tests.e2e.items import agree, insert, wait_for, witness_of
 from tests.integration.control_flows import lives
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import SupervisedFlow, await_capture, both
 from tests.e2e.items import agree, insert, stop_cleanly, wait_for
 from tests.e2e.letters import held, letters, replayed, waxtap
 
@@ -39,11 +38,7 @@ def target(deployment: Deployment, query: str) -> list[tuple[object, ...]]:
 def test_one_bad_row_of_a_thousand_stops_nothing(deployment: Deployment) -> None:
     target(deployment, TABLE)
     target(deployment, RULES)
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         deployment.run(
             "INSERT INTO items SELECT i, CASE i WHEN 500 THEN 'bad' ELSE 'good' END"
             " FROM generate_series(1, 1000) i"
@@ -137,11 +132,7 @@ def test_a_request_waits_for_a_flow_that_does_not_run(deployment: Deployment) ->
 def test_nothing_is_lost_or_reordered_when_the_flow_is_killed(deployment: Deployment) -> None:
     target(deployment, TABLE)
     target(deployment, RULES)
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         for turn in range(6):
             # Counted before anything is written: all of its letters may be there soon after.
             seen = held(deployment)

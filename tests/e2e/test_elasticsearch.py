@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import psycopg
 import pytest
 
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import both
 from tests.e2e.items import insert, stop_cleanly, wait_for
 from tests.e2e.letters import held, letters, replayed
 
@@ -231,11 +230,7 @@ def test_an_index_follows_while_everything_is_killed(
     with_bodies(deployment)
     with Index(mortal_elasticsearch) as index:
         index.sink(deployment)
-        with (
-            SupervisedFlow(deployment, "capture/shop") as capture,
-            SupervisedFlow(deployment, "deliver/search") as deliver,
-        ):
-            await_capture(deployment)
+        with both(deployment, "search") as (capture, deliver):
             actions = ["deliver", "wipe", "capture", "nats", "node", "supplant"]
             chosen.shuffle(actions)
             began = time.monotonic()
@@ -277,11 +272,7 @@ def test_one_document_of_a_thousand_is_refused_and_comes_in_later(
     with_bodies(deployment)
     with Index(elasticsearch_node) as index:
         index.sink(deployment, fields={"value": {"type": "integer"}})
-        with (
-            SupervisedFlow(deployment, "capture/shop") as capture,
-            SupervisedFlow(deployment, "deliver/search") as deliver,
-        ):
-            await_capture(deployment)
+        with both(deployment, "search") as (capture, deliver):
             deployment.run(
                 "INSERT INTO items SELECT i, CASE i WHEN 500 THEN 'five' ELSE i::text END"
                 " FROM generate_series(1, 1000) i"

@@ -14,9 +14,8 @@ import pytest
 from control.servers.ports import free_port
 from control.servers.spawn import spawn
 from tests.e2e import verify, verify_stream
-from tests.e2e.chaos import await_capture
 from tests.e2e.deployment import Deployment, create_database
-from tests.e2e.flows import Layout, SupervisedFlow
+from tests.e2e.flows import Layout, SupervisedFlow, await_capture, both
 from tests.e2e.items import agree, insert, stop_cleanly, wait_for, witness_of
 from tests.e2e.shop import Table
 
@@ -138,11 +137,7 @@ def test_sigterm_ends_a_process_that_waits_for_its_cluster(deployment: Deploymen
 
 @pytest.mark.parametrize("server", ["nats", "target"])
 def test_sigterm_ends_a_flow_whose_servers_are_down(deployment: Deployment, server: str) -> None:
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         insert(deployment, 1, 100)
         agree(deployment)
         insert(deployment, 101, 3000)
@@ -165,11 +160,7 @@ def test_sigterm_ends_a_flow_whose_servers_are_down(deployment: Deployment, serv
 @pytest.mark.timeout(240)
 def test_an_outage_of_nats_stops_nothing_but_progress(deployment: Deployment) -> None:
     witness = witness_of(deployment)
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         insert(deployment, 1, 1000)
         agree(deployment)
         pids = [flow.run.processes[0].pid for flow in (capture, deliver)]

@@ -9,9 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.e2e.chaos import await_capture
 from tests.e2e.deployment import Deployment
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import SupervisedFlow, await_capture, both
 from tests.e2e.items import agree, insert, wait_for
 from tests.e2e.shop import Table
 
@@ -77,11 +76,7 @@ def test_memory_stays_flat_behind_a_target_that_stands_still(
         postgres_factory(), postgres_factory(), nats_factory(), tmp_path, tables=("public.*",)
     )
     deployment.run("CREATE TABLE items (id bigint PRIMARY KEY, value text)")
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         insert(deployment, 1, 10)
         agree(deployment)
         deployment.target.suspend()
@@ -123,11 +118,7 @@ def test_memory_stays_flat_while_nats_is_down(deployment: Deployment) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_row_of_50_megabytes_arrives_whole(deployment: Deployment) -> None:
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         # one that compression makes small, one that it does not
         deployment.run("INSERT INTO items VALUES (1, repeat('compressible ', 4000000))")
         deployment.run(
@@ -155,11 +146,7 @@ def test_a_table_of_1600_columns_arrives_whole(deployment: Deployment) -> None:
     columns = ", ".join(f"{name} integer" for name in names)
     deployment.run(f"CREATE TABLE wide ({columns}, PRIMARY KEY (id))")
     wide = Table("public", "wide", ("id",))
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         values = ", ".join(str(number) for number in range(1, 1601))
         deployment.run(f"INSERT INTO wide VALUES ({values})")
         deployment.run("INSERT INTO wide (id, column_1599) VALUES (2, 7), (3, NULL)")

@@ -11,8 +11,7 @@ import nats
 import psycopg
 import pytest
 
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import Layout, Run, SupervisedFlow
+from tests.e2e.flows import Layout, Run, SupervisedFlow, await_capture, both
 from tests.e2e.items import agree, insert, stop_cleanly, wait_for
 
 if TYPE_CHECKING:
@@ -75,11 +74,7 @@ def confirmed(deployment: Deployment) -> bool:
 def test_a_deleted_stream_is_made_again_and_the_sink_starts_anew_on_it(
     deployment: Deployment,
 ) -> None:
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         insert(deployment, 1, 500)
         agree(deployment)
         administrate(deployment, lambda js: js.delete_stream(STREAM))

@@ -14,8 +14,7 @@ import psycopg
 import pytest
 
 from tests.e2e import verify_stream
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import SupervisedFlow, await_capture
 from tests.e2e.items import insert, stop_cleanly, wait_for
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import SupervisedFlow, await_capture, both
 from tests.e2e.items import agree, insert, wait_for
 from tests.e2e.shop import Table
 
@@ -59,11 +58,7 @@ def test_a_history_has_each_change_once_whatever_is_killed(
     def has_more(than: int) -> bool:
         return delivered() > than
 
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         for number in range(KILLS):
             before = delivered()
             insert(deployment, number * rows + 1, (number + 1) * rows)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e import chaos, flips
+from tests.e2e import flips
 from tests.e2e.deployment import Deployment
-from tests.e2e.flows import Layout, SupervisedFlow
+from tests.e2e.flows import Layout, SupervisedFlow, await_capture
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def test_steps_leave_out_repetitions_and_surplus_and_nothing_else_while_the_flow
     layouts = itertools.cycle(LAYOUTS)
     flow = SupervisedFlow(deployment, "capture/shop", lambda: next(layouts))
     with flow:
-        chaos.await_capture(deployment)
+        await_capture(deployment)
         workload.start()
         for action in ACTIONS:
             await_progress(deployment)

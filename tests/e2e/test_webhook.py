@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from tests.contract.webhook_sink import SECRET, Consumer
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import SupervisedFlow, await_capture, both
 from tests.e2e.items import insert, stop_cleanly, wait_for
 from tests.servers.receiver import Receiver, Reply, Request
 
@@ -55,11 +54,7 @@ def test_an_endpoint_follows_while_everything_is_killed(deployment: Deployment, 
     consumer = Consumer()
     with Receiver(consumer) as receiver:
         hook(deployment, receiver, body=body)
-        with (
-            SupervisedFlow(deployment, "capture/shop") as capture,
-            SupervisedFlow(deployment, "deliver/hook") as deliver,
-        ):
-            await_capture(deployment)
+        with both(deployment, "hook") as (capture, deliver):
             zombies = []
             for round_ in range(6):
                 insert(deployment, 600 * round_ + 1, 600 * round_ + 600)

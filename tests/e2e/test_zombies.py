@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e import verify_stream
-from tests.e2e.chaos import await_capture
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import both
 from tests.e2e.items import agree, insert, witness_of
 
 if TYPE_CHECKING:
@@ -29,11 +28,7 @@ def test_a_supplanted_flow_ends_by_itself_and_does_no_harm(
     deployment: Deployment, which: str, busy: bool, outage: str
 ) -> None:
     witness = witness_of(deployment)
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         insert(deployment, 1, 1000)
         agree(deployment)
         flow = capture if which == "capture" else deliver
@@ -63,11 +58,7 @@ def test_a_supplanted_flow_ends_by_itself_and_does_no_harm(
 
 
 def test_a_flow_that_was_frozen_goes_on_at_once(deployment: Deployment) -> None:
-    with (
-        SupervisedFlow(deployment, "capture/shop") as capture,
-        SupervisedFlow(deployment, "deliver/warehouse") as deliver,
-    ):
-        await_capture(deployment)
+    with both(deployment) as (capture, deliver):
         insert(deployment, 1, 10)
         agree(deployment)
         # Several times, since it matters what they are doing when they are frozen; once so long
