@@ -21,6 +21,7 @@ from bench.fleet import Fleet
 from bench.process import MeasuredProcess
 from bench.settings import Settings
 from bench.stream import StreamObserver
+from bench.stretch import measure
 from bench.waiting import wait_until
 from control.servers.binlog_server import BinlogServer
 from control.servers.errors import ServerMissingError
@@ -33,7 +34,6 @@ _SOURCE = "bench"
 _STREAM = f"CDC_{_SOURCE}"
 _CHANGES = f"CDC.{_SOURCE}.db.>"
 _ROOT = Path(__file__).parents[1]
-_POLL_SECONDS = 0.02
 # Loading is not what is measured, and 200,000 commits that wait for the disk take minutes.
 _UNSYNCED = {"innodb-flush-log-at-trx-commit": "2", "sync-binlog": "0"}
 _CREATE = """
@@ -151,31 +151,19 @@ class _Flow:
             StreamObserver(server.url, _STREAM) as stream,
             self._start(server.url) as process,
         ):
-
-            def stored(count: int) -> bool:
-                process.check()
-                return stream.messages(_CHANGES) >= count
-
-            limit = settings.timeout_seconds
-            wait_until(
-                lambda: stored(1), what="first change", timeout=limit, interval=_POLL_SECONDS
-            )
-            before, clock, cpu = stream.messages(_CHANGES), time.monotonic(), process.cpu_seconds()
-            wait_until(
-                lambda: stored(changes), what="last change", timeout=limit, interval=_POLL_SECONDS
-            )
-            seconds, used = time.monotonic() - clock, process.cpu_seconds() - cpu
-            peak = process.peak_rss_mb()
+            stretch = measure(
+                process, lambda: stream.messages(_CHANGES), changes,
+                what="change", timeout=settings.timeout_seconds,
+            )  # fmt: skip
             process.stop()
             found = stream.messages(_CHANGES)
         if found != changes:
             raise FailedError(f"JetStream holds {found} changes of {changes}")
-        measured = changes - before
         return {
-            f"{self._kind}_{label}_per_s": measured / seconds,
-            f"{self._kind}_{label}_cpu_us": used / measured * 1e6,
-            f"{self._kind}_{label}_per_cpu_s": measured / used,
-            f"rss_{self._kind}_{label}_mb": peak,
+            f"{self._kind}_{label}_per_s": stretch.per_second,
+            f"{self._kind}_{label}_cpu_us": stretch.cpu_us,
+            f"{self._kind}_{label}_per_cpu_s": stretch.per_cpu_second,
+            f"rss_{self._kind}_{label}_mb": stretch.peak_mb,
         }
 
     def _start(self, nats_url: str) -> MeasuredProcess:

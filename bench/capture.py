@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from bench.backlog import Backlog
@@ -11,9 +10,7 @@ from bench.fleet import Fleet
 from bench.flow import CHANGES, SOURCE, STREAM, Setup
 from bench.settings import Settings
 from bench.stream import StreamObserver
-from bench.waiting import wait_until
-
-_POLL_SECONDS = 0.02
+from bench.stretch import measure
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +46,20 @@ def run(
     ):
         setup = Setup(fleet.folder / name, server.url, backlog.dsn, fleet.target.dsn(), slot)
         with setup.start(f"capture/{SOURCE}") as process:
-
-            def stored(changes: int) -> bool:
-                process.check()
-                return stream.messages(CHANGES) >= changes
-
-            timeout = settings.timeout_seconds
-            wait_until(
-                lambda: stored(1), what="first change", timeout=timeout, interval=_POLL_SECONDS
-            )
-            before, clock, cpu = stream.messages(CHANGES), time.monotonic(), process.cpu_seconds()
-            wait_until(
-                lambda: stored(backlog.changes),
-                what="last change",
-                timeout=timeout,
-                interval=_POLL_SECONDS,
-            )
-            seconds, used = time.monotonic() - clock, process.cpu_seconds() - cpu
-            last, peak = stream.last_sequence(), process.peak_rss_mb()
+            stretch = measure(
+                process, lambda: stream.messages(CHANGES), backlog.changes,
+                what="change", timeout=settings.timeout_seconds,
+            )  # fmt: skip
+            last = stream.last_sequence()
             process.stop()
         found = stream.messages(CHANGES)
         if found != backlog.changes:
             raise FailedError(f"JetStream holds {found} changes of {backlog.changes}")
-    changes = backlog.changes - before
     figures = {
-        "capture_per_s": changes / seconds,
-        "capture_cpu_us": used / changes * 1e6,
-        "capture_per_cpu_s": changes / used,
-        "capture_start_cpu_s": cpu,
-        "rss_capture_mb": peak,
+        "capture_per_s": stretch.per_second,
+        "capture_cpu_us": stretch.cpu_us,
+        "capture_per_cpu_s": stretch.per_cpu_second,
+        "capture_start_cpu_s": stretch.start_cpu_seconds,
+        "rss_capture_mb": stretch.peak_mb,
     }
     return figures, Captured(name, last)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import psycopg
 
 from bench.backlog import TABLE, create_database
@@ -13,9 +11,7 @@ from bench.fleet import Fleet
 from bench.flow import STREAM, Setup
 from bench.settings import Settings
 from bench.stream import StreamObserver
-from bench.waiting import wait_until
-
-_POLL_SECONDS = 0.02
+from bench.stretch import measure
 
 
 def run(
@@ -46,29 +42,18 @@ def run(
         stream.delete_consumers()
         setup = Setup(fleet.folder / name, server.url, fleet.source.dsn(), dsn, "unused")
         with setup.start("deliver/target") as process:
-
-            def reached(change: int) -> bool:
-                process.check()
-                return highest(target) >= change
-
-            timeout = settings.timeout_seconds
-            wait_until(
-                lambda: reached(1), what="first row", timeout=timeout, interval=_POLL_SECONDS
-            )
-            before, clock, cpu = highest(target), time.monotonic(), process.cpu_seconds()
-            wait_until(
-                lambda: reached(changes), what="last row", timeout=timeout, interval=_POLL_SECONDS
-            )
-            seconds, used = time.monotonic() - clock, process.cpu_seconds() - cpu
-            peak = process.peak_rss_mb()
+            stretch = measure(
+                process, lambda: highest(target), changes,
+                what="row", timeout=settings.timeout_seconds,
+            )  # fmt: skip
             process.stop()
         row = target.execute(f"select count(*) from {TABLE}").fetchone()
         if row != (changes,):
             raise FailedError(f"the target holds {row} rows instead of {changes}")
     return {
-        "deliver_pg_per_s": (changes - before) / seconds,
-        "deliver_cpu_us": used / (changes - before) * 1e6,
-        "rss_deliver_mb": peak,
+        "deliver_pg_per_s": stretch.per_second,
+        "deliver_cpu_us": stretch.cpu_us,
+        "rss_deliver_mb": stretch.peak_mb,
     }
 
 

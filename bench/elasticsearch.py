@@ -15,15 +15,13 @@ from bench.capture import Captured
 from bench.errors import FailedError, UnavailableError
 from bench.fleet import Fleet
 from bench.flow import STREAM, Setup
-from bench.process import MeasuredProcess
 from bench.settings import Settings
 from bench.stream import StreamObserver
-from bench.waiting import wait_until
+from bench.stretch import measure
 from control.servers.elasticsearch import ElasticsearchServer
 from control.servers.elasticsearch_programs import ElasticsearchPrograms, find_elasticsearch
 from control.servers.errors import ServerMissingError
 
-_POLL_SECONDS = 0.02
 _INDEX = f"db.{TABLE}"
 _LIMIT = "limit"
 _BULK = 1000
@@ -78,29 +76,15 @@ def _deliver(
             fleet.target.dsn(), "unused", elasticsearch=node.url,
         )  # fmt: skip
         with setup.start("deliver/search") as process:
-
-            def reached(documents: int, process: MeasuredProcess = process) -> bool:
-                process.check()
-                return _indexed(node) >= documents
-
-            timeout = settings.timeout_seconds
-            wait_until(
-                partial(reached, 1), what="first document", timeout=timeout,
-                interval=_POLL_SECONDS,
+            stretch = measure(
+                process, lambda: _indexed(node), settings.documents,
+                what="document", timeout=settings.timeout_seconds,
             )  # fmt: skip
-            before, clock, cpu = _indexed(node), time.monotonic(), process.cpu_seconds()
-            wait_until(
-                partial(reached, settings.documents), what="last document", timeout=timeout,
-                interval=_POLL_SECONDS,
-            )  # fmt: skip
-            done = _indexed(node) - before
-            seconds, used = time.monotonic() - clock, process.cpu_seconds() - cpu
-            peak = process.peak_rss_mb()
             process.stop()
     return {
-        "deliver_elasticsearch_per_s": done / seconds,
-        "deliver_elasticsearch_cpu_us": used / done * 1e6,
-        "rss_elasticsearch_mb": peak,
+        "deliver_elasticsearch_per_s": stretch.per_second,
+        "deliver_elasticsearch_cpu_us": stretch.cpu_us,
+        "rss_elasticsearch_mb": stretch.peak_mb,
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from bench.flow import STREAM, Setup
 from bench.process import MeasuredProcess
 from bench.settings import Settings
 from bench.stream import StreamObserver
+from bench.stretch import measure
 from bench.waiting import wait_until
 
 _POLL_SECONDS = 0.02
@@ -55,28 +55,14 @@ def run(fleet: Fleet, captured: Captured, settings: Settings, number: int) -> di
                 endpoint=f"http://127.0.0.1:{port}/",
             )  # fmt: skip
             with setup.start(f"deliver/{sink}") as process:
-
-                def reached(events: int, process: MeasuredProcess = process) -> bool:
-                    process.check()
-                    receiver.check()
-                    return _events(port) >= events
-
-                timeout = settings.timeout_seconds
-                wait_until(
-                    partial(reached, 1), what="first request", timeout=timeout,
-                    interval=_POLL_SECONDS,
+                stretch = measure(
+                    process, partial(_taken, receiver, port), changes,
+                    what="request", timeout=settings.timeout_seconds,
                 )  # fmt: skip
-                before, clock, cpu = _events(port), time.monotonic(), process.cpu_seconds()
-                wait_until(
-                    partial(reached, changes), what="last request", timeout=timeout,
-                    interval=_POLL_SECONDS,
-                )  # fmt: skip
-                done = _events(port) - before
-                seconds, used = time.monotonic() - clock, process.cpu_seconds() - cpu
-                figures[f"{key}_per_s"] = done / seconds
-                figures[f"{key}_cpu_us"] = used / done * 1e6
-                figures[f"rss_{key}_mb"] = process.peak_rss_mb()
                 process.stop()
+            figures[f"{key}_per_s"] = stretch.per_second
+            figures[f"{key}_cpu_us"] = stretch.cpu_us
+            figures[f"rss_{key}_mb"] = stretch.peak_mb
     return figures
 
 
@@ -91,6 +77,11 @@ def _endpoint(log: Path) -> Iterator[tuple[int, MeasuredProcess]]:
 
         wait_until(told, what="endpoint", timeout=30, interval=_POLL_SECONDS)
         yield int(log.read_text()), process
+
+
+def _taken(receiver: MeasuredProcess, port: int) -> int:
+    receiver.check()
+    return _events(port)
 
 
 def _events(port: int) -> int:
