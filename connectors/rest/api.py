@@ -12,10 +12,11 @@ import structlog
 from connectors.errors import FatalError, RetryableError
 from connectors.rest.auth import Credentials
 from connectors.rest.expressions import Document
-from connectors.rest.http import NOT_MODIFIED, Http, LaterError, UnauthorizedError
+from connectors.rest.http import NOT_MODIFIED, Http
 from connectors.rest.outcome import Validators
 from connectors.rest.pages import Page, Pages, Request
 from connectors.rest.records import BadRecordError, Records
+from connectors.rest.refusals import LaterError, UnauthorizedError
 from connectors.rest.schedule import delay
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Requests to an API, one answer at a time, and what their failures mean.
 
 What may succeed later is a `RetryableError`: no connection, a timeout, an answer that was cut off,
-statuses 408, 425, 429 and 5xx, a body that is not JSON. Every other refusal is a `ConfigError`.
-Messages name the host alone: path and query may hold secrets.
+a status that `refusals` takes for passing, a body that is not JSON. Every other refusal is a
+`ConfigError`. Messages name the host alone: path and query may hold secrets.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import ssl
 from base64 import b64encode
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -23,7 +22,7 @@ from connectors.json_text import product_version
 from connectors.rest.expressions import Document
 from connectors.rest.inflating import ACCEPTED, EncodingError, Inflating, TooLargeError
 from connectors.rest.pages import same_origin
-from connectors.retry_after import seconds_asked
+from connectors.rest.refusals import refusal, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,26 +31,9 @@ if TYPE_CHECKING:
     from connectors.rest.spec import RestSourceSpec
 
 NOT_MODIFIED = 304
-UNAUTHORIZED = 401
 _REDIRECTS = (301, 302, 303, 307, 308)
 _OF_THE_BODY = ("content-length", "content-type", "host")
-_LATER = (408, 425, 429)
 _MOST_REDIRECTS = 5
-_MEGABYTE = 1024 * 1024
-
-
-class LaterError(RetryableError):
-    """The API asks to come again.
-
-    Attributes:
-        after: Seconds that it asked for; None: it named no time.
-    """
-
-    after: float | None = None
-
-
-class UnauthorizedError(ConfigError):
-    """The API does not accept the credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,9 +185,9 @@ class Http:
         if status == NOT_MODIFIED:
             return Answer(url, status, headers, bytearray())
         if not response.is_success:
-            raise self._refusal(status, headers)
+            raise refusal(self._shown, status, headers)
         if (length := headers.get("content-length", "")).isdigit() and int(length) > self._most:
-            raise self._too_large()
+            raise too_large(self._most)
         try:
             answer = Inflating(headers.get("content-encoding", ""), self._most)
             # Not decompressed by the client, which knows no limit.
@@ -213,7 +195,7 @@ class Http:
                 answer.add(part)
             answer.end()
         except TooLargeError:
-            raise self._too_large() from None
+            raise too_large(self._most) from None
         except EncodingError as error:
             raise RetryableError("rest.encoding", f"an answer of {self._shown}: {error}") from None
         return Answer(url, status, headers, answer.body)
@@ -243,29 +225,6 @@ class Http:
                 where="url",
                 cure="take the URL that serves the list",
             ) from None
-
-    def _refusal(self, status: int, headers: Mapping[str, str]) -> Exception:
-        told = f"{self._shown} answers with status {status}"
-        if status in _LATER or status >= 500:
-            error = LaterError("rest.status", told)
-            error.after = seconds_asked(headers.get("retry-after", ""), datetime.now(UTC))
-            return error
-        if status == UNAUTHORIZED:
-            return UnauthorizedError(
-                "rest.unauthorized", told, where="auth", cure="correct the credentials"
-            )
-        where = "auth" if status == 403 else "url"
-        return ConfigError(
-            "rest.refused", told, where=where, cure="correct the request, or the rights of the user"
-        )
-
-    def _too_large(self) -> ConfigError:
-        return ConfigError(
-            "rest.page_too_large",
-            f"an answer is larger than {self._most / _MEGABYTE:.1f} MiB",
-            where="max_page",
-            cure="ask for smaller pages, or raise max_page",
-        )
 
 
 def basic(user: str, password: str) -> str:

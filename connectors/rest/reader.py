@@ -18,10 +18,10 @@ from connectors.contracts.source import Chunk
 from connectors.errors import ConfigError, FatalError, RetryableError, WaxtapError
 from connectors.rest.chunks import chunks
 from connectors.rest.columns import Columns
-from connectors.rest.http import LaterError
 from connectors.rest.names import parse
 from connectors.rest.outcome import split_position
 from connectors.rest.poller import Poller
+from connectors.rest.refusals import LaterError
 from connectors.rest.schedule import Schedule, delay
 
 if TYPE_CHECKING:
