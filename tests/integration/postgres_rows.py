@@ -18,6 +18,7 @@ from tests.contract.context import sink_context
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from connectors.contracts.changes import Change
     from tests.servers.postgres import Database
 
 SUBJECT = "CDC.shop.db.0"
@@ -40,6 +41,17 @@ def spec(dsn: str, **settings: object) -> SinkSpec:
 
 def sink(dsn: str, **settings: object) -> PostgresSink:
     return PostgresSink("warehouse", spec(dsn, **settings), sink_context())
+
+
+def delivered(changes: Sequence[Change]) -> list[Delivered]:
+    """The changes as a sink gets them, numbered from 1."""
+    return [
+        Delivered(
+            number, SUBJECT, change.position, change.key, change.table, change.transaction,
+            change.last, change.envelope, change.unavailable, change.json_nulls,
+        )
+        for number, change in enumerate(changes, 1)
+    ]  # fmt: skip
 
 
 class Log:

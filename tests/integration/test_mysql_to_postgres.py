@@ -10,33 +10,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from connectors.contracts.changes import Delivered
 from connectors.postgres.target.foreign_types import postgres_type
 from tests.integration.binlog_capture import Log
-from tests.integration.postgres_rows import SUBJECT, deliver, query, sink
+from tests.integration.postgres_rows import deliver, delivered, query, sink
 from tests.integration.test_mysql_types import cases, schema_type
 
 if TYPE_CHECKING:
-    from connectors.contracts.changes import Change
     from tests.servers.binlog import Kind
     from tests.servers.postgres import Database
 
 pytestmark = pytest.mark.servers
-
-
-def delivered(change: Change, sequence: int) -> Delivered:
-    return Delivered(
-        sequence,
-        SUBJECT,
-        change.position,
-        change.key,
-        change.table,
-        change.transaction,
-        change.last,
-        change.envelope,
-        change.unavailable,
-        change.json_nulls,
-    )
 
 
 def test_every_value_arrives_in_a_column_that_fits(binlog_kind: Kind, database: Database) -> None:
@@ -50,7 +33,7 @@ def test_every_value_arrives_in_a_column_that_fits(binlog_kind: Kind, database: 
             f"CREATE TABLE t{number} (id bigint unsigned PRIMARY KEY, {columns})",
             f"INSERT INTO t{number} VALUES (1, {', '.join(value for _, value, _ in group)})",
         )
-    changes = [delivered(change, number) for number, change in enumerate(log.changes(), 1)]
+    changes = delivered(log.changes())
     deliver(sink(database.dsn), changes)
     with psycopg.connect(database.dsn, options="-c TimeZone=UTC") as connection:
         for number, group in enumerate(groups):
@@ -88,7 +71,7 @@ def test_columns_have_fitting_types(binlog_kind: Kind, database: Database) -> No
         "INSERT INTO orders (id) VALUES (3)",
         "DELETE FROM orders WHERE id = 3",
     )
-    changes = [delivered(change, number) for number, change in enumerate(log.changes(), 1)]
+    changes = delivered(log.changes())
     deliver(sink(database.dsn), *([change] for change in changes))
     types = query(
         database,

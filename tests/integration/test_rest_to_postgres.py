@@ -8,35 +8,17 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 
-from connectors.contracts.changes import Delivered
 from connectors.contracts.source import Checkpoint, Chunk
 from dataflows.pipeline import Captured, pipelines_of
 from dataflows.spec import parse
-from tests.integration.postgres_rows import SUBJECT, deliver, query, sink
+from tests.integration.postgres_rows import deliver, delivered, query, sink
 from tests.integration.rest_api import ListApi, Polled
 
 if TYPE_CHECKING:
-    from connectors.contracts.changes import Change
     from connectors.jetstream.stream import StreamClaim
     from tests.servers.postgres import Database
 
 pytestmark = pytest.mark.servers
-
-
-def delivered(changes: list[Change]) -> list[Delivered]:
-    return [
-        Delivered(
-            number,
-            SUBJECT,
-            change.position,
-            change.key,
-            change.table,
-            change.transaction,
-            change.last,
-            change.envelope,
-        )
-        for number, change in enumerate(changes, 1)
-    ]
 
 
 def test_columns_have_fitting_types_and_follow_the_records(database: Database) -> None:
