@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from tests.e2e import awkward, shop
+from tests.e2e.writers import Writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ _RETRY = (
 )
 
 
-class Workload:
+class Workload(Writers):
     """Writers in threads of their own, until they are stopped.
 
     They connect again when PostgreSQL was killed; the transaction that was cut off is committed or
@@ -41,39 +42,17 @@ class Workload:
     def __init__(
         self, dsn: str, seed: int, *, writers: int = 3, pause: float = 0.1, large: bool = True
     ) -> None:
-        self._dsn = dsn
-        self._stop = threading.Event()
-        self._failures: list[BaseException] = []
+        stop = threading.Event()
         self._writers = [
-            _Writer(dsn, random.Random(f"{seed}/{number}"), self._stop, pause, large=large)
+            _Writer(dsn, random.Random(f"{seed}/{number}"), stop, pause, large=large)
             for number in range(writers)
         ]
-        self._threads = [threading.Thread(target=self._run, args=[one]) for one in self._writers]
+        super().__init__([writer.run for writer in self._writers], stop)
 
     @property
     def transactions(self) -> int:
         """How many transactions were carried through, or given up by a rollback."""
         return sum(writer.transactions for writer in self._writers)
-
-    def start(self) -> None:
-        """Start the writers."""
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Stop the writers and wait for them. Raises what a writer could not cope with."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        if self._failures:
-            raise self._failures[0]
-
-    def _run(self, writer: _Writer) -> None:
-        try:
-            writer.run()
-        except BaseException as error:  # noqa: BLE001 - raised again by stop()
-            self._failures.append(error)
-            self._stop.set()
 
 
 class _Writer:
