@@ -6,6 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Set
+
     from pydantic import SecretStr
 
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -24,3 +26,19 @@ def check_header(name: str, value: SecretStr) -> None:
         raise ValueError(f"{name!r} is no name of a header")
     if not is_header_value(value.get_secret_value()):
         raise ValueError(f"{name}: a value is visible ASCII characters on one line")
+
+
+def check_headers(headers: Mapping[str, SecretStr], ours: Set[str], writer: str) -> None:
+    """Raise ValueError, which says why, if somebody cannot add these headers to a request.
+
+    Args:
+        headers: Those of the configuration.
+        ours: Names in lower case that it must leave alone.
+        writer: Who writes these, such as `sink`.
+    """
+    for name, value in headers.items():
+        check_header(name, value)
+        if name.lower() in ours:
+            raise ValueError(f"{name} is written by the {writer} itself")
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("a header is given twice")

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from connectors.http_headers import check_header
+from connectors.http_headers import check_headers
 from connectors.quantities import Duration, Share, Size
 from connectors.rest.auth_spec import AuthSpec, OAuth2Spec
 from connectors.rest.expressions import check
@@ -155,12 +155,7 @@ class RestSourceSpec(BaseModel):
     @field_validator("headers")
     @classmethod
     def _headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, value in headers.items():
-            check_header(name, value)
-            if name.lower() in _OURS:
-                raise ValueError(f"{name} is written by the source itself")
-        if len({name.lower() for name in headers}) < len(headers):
-            raise ValueError("a header is given twice")
+        check_headers(headers, _OURS, "source")
         return headers
 
     @field_validator("table")

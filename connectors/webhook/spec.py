@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from connectors.http_headers import check_header, is_header_value
+from connectors.http_headers import check_headers, is_header_value
 from connectors.quantities import Duration, Size
 from connectors.tls import TlsSpec
 from connectors.webhook.addresses import Network
@@ -110,12 +110,7 @@ class SinkSpec(BaseModel):
     @field_validator("headers")
     @classmethod
     def _headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, value in headers.items():
-            check_header(name, value)
-            if name.lower() in _OURS:
-                raise ValueError(f"{name} is written by the sink itself")
-        if len({name.lower() for name in headers}) < len(headers):
-            raise ValueError("a header is given twice")
+        check_headers(headers, _OURS, "sink")
         return headers
 
     @model_validator(mode="after")
