@@ -18,6 +18,7 @@ from bench import binlog_debezium
 from bench.binlog_library import Result
 from bench.errors import BenchError, FailedError, UnavailableError
 from bench.fleet import Fleet
+from bench.flow import start
 from bench.process import MeasuredProcess
 from bench.settings import Settings
 from bench.stream import StreamObserver
@@ -167,29 +168,14 @@ class _Flow:
         }
 
     def _start(self, nats_url: str) -> MeasuredProcess:
-        folder = self._fleet.folder / self._name
-        folder.mkdir(exist_ok=True)
         source = {
             "type": self._kind,
             "dsn": "${BENCH_DSN}",
             "tables": [f"{DATABASE}.{self._table}"],
         }
-        configuration = folder / "waxtap.yaml"
-        configuration.write_text(
-            json.dumps({"nats": {"url": nats_url}, "sources": {_SOURCE: source}, "sinks": {}})
-        )
-        return MeasuredProcess(
-            f"capture/{self._name}",
-            [sys.executable, "-m", "bytewax.run", "dataflows.main"],
-            log=folder / "log",
-            environment={
-                "PYTHONPATH": str(_ROOT),
-                "WAXTAP_CONFIG": str(configuration),
-                "WAXTAP_FLOW": f"capture/{_SOURCE}",
-                "BENCH_DSN": self._server.dsn(),
-            },
-            folder=folder,
-        )
+        tree = {"nats": {"url": nats_url}, "sources": {_SOURCE: source}, "sinks": {}}
+        secrets = {"BENCH_DSN": self._server.dsn()}
+        return start(f"capture/{_SOURCE}", self._fleet.folder / self._name, tree, secrets)
 
 
 def _library(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,38 @@ STREAM = f"CDC_{SOURCE}"
 # The messages of changes: checkpoints and the like lie under other subjects.
 CHANGES = f"CDC.{SOURCE}.db.>"
 _ROOT = Path(__file__).parents[1]
+
+
+def start(
+    flow: str,
+    folder: Path,
+    configuration: Mapping[str, object],
+    secrets: Mapping[str, str] | None = None,
+) -> MeasuredProcess:
+    """Start one flow in a process of its own.
+
+    Args:
+        flow: Such as `capture/bench`.
+        folder: For the configuration and the log; made where it is missing.
+        configuration: What `waxtap.yaml` says.
+        secrets: Variables of the environment that it names.
+    """
+    folder.mkdir(exist_ok=True)
+    file = folder / "waxtap.yaml"
+    # JSON is YAML.
+    file.write_text(json.dumps(configuration, indent=2))
+    return MeasuredProcess(
+        flow,
+        [sys.executable, "-m", "bytewax.run", "dataflows.main"],
+        log=folder / f"{flow.replace('/', '-')}.log",
+        environment={
+            "PYTHONPATH": str(_ROOT),
+            "WAXTAP_CONFIG": str(file),
+            "WAXTAP_FLOW": flow,
+            **(secrets or {}),
+        },
+        folder=folder,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +74,28 @@ class Setup:
 
     def start(self, flow: str) -> MeasuredProcess:
         """Start one flow, such as `capture/bench`, in a process of its own."""
-        name = flow.replace("/", "-")
-        self.folder.mkdir(exist_ok=True)
-        configuration = self.folder / "waxtap.yaml"
-        configuration.write_text(self._yaml())
-        return MeasuredProcess(
-            flow,
-            [sys.executable, "-m", "bytewax.run", "dataflows.main"],
-            log=self.folder / f"{name}.log",
-            environment={
-                "PYTHONPATH": str(_ROOT),
-                "WAXTAP_CONFIG": str(configuration),
-                "WAXTAP_FLOW": flow,
-                "BENCH_DSN": self.source_dsn,
-                "TARGET_DSN": self.target_dsn,
-            },
-            folder=self.folder,
-        )
+        secrets = {"BENCH_DSN": self.source_dsn, "TARGET_DSN": self.target_dsn}
+        return start(flow, self.folder, self._configuration(), secrets)
 
-    def _yaml(self) -> str:
-        """The configuration; JSON is YAML."""
-        return json.dumps(
-            {
-                "nats": {"url": self.nats_url},
-                "sources": {
-                    SOURCE: {
-                        "type": "postgres",
-                        "dsn": "${BENCH_DSN}",
-                        "tables": [f"public.{TABLE}"],
-                        "publication": PUBLICATION,
-                        "slot": self.slot,
-                        "create": False,
-                    }
-                },
-                "sinks": {
-                    "target": {"type": "postgres", "dsn": "${TARGET_DSN}", "topics": ["db.*"]},
-                    **self._webhooks(),
-                    **self._search(),
-                },
+    def _configuration(self) -> dict[str, object]:
+        return {
+            "nats": {"url": self.nats_url},
+            "sources": {
+                SOURCE: {
+                    "type": "postgres",
+                    "dsn": "${BENCH_DSN}",
+                    "tables": [f"public.{TABLE}"],
+                    "publication": PUBLICATION,
+                    "slot": self.slot,
+                    "create": False,
+                }
             },
-            indent=2,
-        )
+            "sinks": {
+                "target": {"type": "postgres", "dsn": "${TARGET_DSN}", "topics": ["db.*"]},
+                **self._webhooks(),
+                **self._search(),
+            },
+        }
 
     def _search(self) -> dict[str, object]:
         if not self.elasticsearch:

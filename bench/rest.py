@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.fleet import Fleet
-from bench.flow import CHANGES, SOURCE, STREAM
+from bench.flow import CHANGES, SOURCE, STREAM, start
 from bench.process import MeasuredProcess
 from bench.settings import Settings
 from bench.stream import StreamObserver
@@ -91,7 +90,6 @@ def _idle(
 
 
 def _flow(folder: Path, nats_url: str, port: int) -> MeasuredProcess:
-    configuration = folder / "waxtap.yaml"
     source = {
         "type": "rest",
         "url": f"http://127.0.0.1:{port}/items",
@@ -101,19 +99,7 @@ def _flow(folder: Path, nats_url: str, port: int) -> MeasuredProcess:
         "interval": "10ms",
     }
     tree = {"nats": {"url": nats_url}, "sources": {SOURCE: source}}
-    # JSON is YAML.
-    configuration.write_text(json.dumps(tree))
-    return MeasuredProcess(
-        "capture",
-        [sys.executable, "-m", "bytewax.run", "dataflows.main"],
-        log=folder / "capture.log",
-        environment={
-            "PYTHONPATH": str(_ROOT),
-            "WAXTAP_CONFIG": str(configuration),
-            "WAXTAP_FLOW": f"capture/{SOURCE}",
-        },
-        folder=folder,
-    )
+    return start(f"capture/{SOURCE}", folder, tree)
 
 
 @contextmanager
