@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 import grpc
 import structlog
@@ -10,14 +12,13 @@ from typing_extensions import override
 
 from connectors.errors import WaxtapError
 from control.server.statuses import ApiError, abort, of_waxtap
+from control.server.wrapped import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import TypeVar
+    from typing import Any
 
-    _Request = TypeVar("_Request")
-    _Response = TypeVar("_Response")
-    _Context = grpc.aio.ServicerContext[object, object]
+    from control.server.wrapped import Context
 
 log = structlog.get_logger()
 
@@ -33,58 +34,26 @@ class Faults(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self,
         continuation: Callable[
-            [grpc.HandlerCallDetails],
-            Awaitable[grpc.RpcMethodHandler[_Request, _Response] | None],
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[_Request, _Response] | None:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method
         if handler is None:
             return handler
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                _unary(method, handler.unary_unary),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                _stream(method, handler.unary_stream),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-        return handler
+        return wrapped(handler, partial(_telling, handler_call_details.method))
 
 
-def _unary(method: str, behavior: object) -> Callable[[object, _Context], Awaitable[object]]:
-    answer = cast("Callable[[object, _Context], Awaitable[object]]", behavior)
-
-    async def call(request: object, context: _Context) -> object:
-        try:
-            return await answer(request, context)
-        except Exception as error:
-            await _told(method, context, error)
-            raise
-
-    return call
+@asynccontextmanager
+async def _telling(method: str, _request: object, context: Context) -> AsyncIterator[None]:
+    try:
+        yield
+    except Exception as error:
+        await _told(method, context, error)
+        raise
 
 
-def _stream(method: str, behavior: object) -> Callable[[object, _Context], AsyncIterator[object]]:
-    answer = cast("Callable[[object, _Context], AsyncIterator[object]]", behavior)
-
-    async def call(request: object, context: _Context) -> AsyncIterator[object]:
-        try:
-            async for each in answer(request, context):
-                yield each
-        except Exception as error:
-            await _told(method, context, error)
-            raise
-
-    return call
-
-
-async def _told(method: str, context: _Context, error: Exception) -> None:
+async def _told(method: str, context: Context, error: Exception) -> None:
     """End the call with what was raised, unless it has ended already."""
     if isinstance(error, ApiError):
         await abort(context, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, cast
 
 import grpc
@@ -44,7 +45,11 @@ def _one(behavior: object, around: Around) -> Callable[[object, Context], Awaita
     return call
 
 
-def _many(behavior: object, around: Around) -> Callable[[object, Context], AsyncIterator[object]]:
+def _many(
+    behavior: object, around: Around
+) -> Callable[[object, Context], AsyncIterator[object] | Awaitable[object]]:
+    if iscoroutinefunction(behavior):  # it writes its answers itself, as the health service does
+        return _one(behavior, around)
     answer = cast("Callable[[object, Context], AsyncIterator[object]]", behavior)
 
     async def call(request: object, context: Context) -> AsyncIterator[object]:
