@@ -12,18 +12,17 @@ from typing_extensions import override
 
 from connectors.errors import WaxtapError
 from control.server.statuses import ApiError, abort, of_waxtap
-from control.server.wrapped import wrapped
+from control.server.wrapped import Wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import Any
+    from collections.abc import AsyncIterator
 
-    from control.server.wrapped import Context
+    from control.server.wrapped import Around, Context
 
 log = structlog.get_logger()
 
 
-class Faults(grpc.aio.ServerInterceptor):
+class Faults(Wrapping):
     """An interceptor: methods raise `ApiError` or a `WaxtapError`, callers get a status.
 
     Anything else that is raised is our own fault: it is logged with its traceback, and the caller
@@ -31,17 +30,8 @@ class Faults(grpc.aio.ServerInterceptor):
     """
 
     @override
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        return wrapped(handler, partial(_telling, handler_call_details.method))
+    def around(self, method: str) -> Around | None:
+        return partial(_telling, method)
 
 
 @asynccontextmanager
