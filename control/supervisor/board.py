@@ -14,6 +14,7 @@ from control.supervisor.records import (
     FlowStatus,
     Lease,
     Service,
+    State,
     flow_key,
     flow_of,
     is_service,
@@ -23,7 +24,7 @@ from control.supervisor.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from control.supervisor.bucket import FlowBucket
+    from control.supervisor.bucket import Entry, FlowBucket
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -64,7 +65,13 @@ class Board:
 
     def desired(self, flow: str) -> Desired:
         """What is asked of a flow."""
-        return self._get(flow_key(flow, "desired"), Desired) or Desired()
+        return self.asked(flow)[0]
+
+    def asked(self, flow: str) -> tuple[Desired, int]:
+        """What is asked of a flow, and the revision of that; 0: nothing was ever asked."""
+        key = flow_key(flow, "desired")
+        entry = self._bucket.get(key)
+        return self._value(key, entry, Desired) or Desired(), entry.revision
 
     def lease(self, flow: str) -> Lease | None:
         """Who looks after a flow, or did last."""
@@ -80,9 +87,13 @@ class Board:
         return status
 
     def paused(self, flow: str) -> bool:
-        """Whether a flow has been paused and no process of it runs any more."""
-        status = self.status(flow)
-        return self.desired(flow).paused and status.owner != "" and not status.pids
+        """Whether a flow has been paused and no process of it runs any more.
+
+        Only who looks after it can tell, and only once it knows of the latest wish: a status of
+        before may say that nothing runs where something is about to be started.
+        """
+        (desired, revision), status = self.asked(flow), self.status(flow)
+        return desired.paused and status.state is State.PAUSED and status.asked == revision
 
     def ask(self, flow: str, change: Callable[[Desired], Desired]) -> Desired:
         """Change what is asked of a flow; returns what is asked now.
@@ -101,7 +112,9 @@ class Board:
         raise RetryableError("control.contended", "others change this flow, too", where=flow)
 
     def _get(self, key: str, kind: type[T]) -> T | None:
-        entry = self._bucket.get(key)
+        return self._value(key, self._bucket.get(key), kind)
+
+    def _value(self, key: str, entry: Entry, kind: type[T]) -> T | None:
         with self._lock:
             known = self._read.get(key)
         if known is not None and known[0] == entry.revision:

@@ -100,6 +100,7 @@ class FlowStatus(msgspec.Struct, frozen=True):
         state: Of its processes.
         owner: The id of the service that looks after it.
         observed: The revision of the configuration that it follows.
+        asked: The revision of what is asked of it (`Desired`) that it follows.
         workers: Worker threads of each process.
         processes: Of its cluster.
         pids: That run now.
@@ -112,6 +113,7 @@ class FlowStatus(msgspec.Struct, frozen=True):
     state: State = State.PENDING
     owner: str = ""
     observed: int = 0
+    asked: int = 0
     workers: int = 1
     processes: int = 1
     pids: tuple[int, ...] = ()

@@ -224,7 +224,7 @@ class Supervisor:
             for name, before in taken.items():
                 self._fleet.take_over(name, before, self._me, now)
             shared.membership.tidy()
-            self._fleet.want(rendered, shared.board.desired, specs.revision)
+            self._fleet.want(rendered, shared.board.asked, specs.revision)
         # Looking and taking may have waited for NATS: who was silent for long may start nothing.
         self._step(time.monotonic())
         if self._observer is not None:

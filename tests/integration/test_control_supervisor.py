@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from connectors.errors import ConfigError
 from connectors.jetstream.connection import connect
@@ -16,7 +17,7 @@ from control.supervisor.board import Board
 from control.supervisor.bucket import BUCKET, FlowBucket
 from control.supervisor.host import StateFolder
 from control.supervisor.membership import SILENCE, Membership
-from control.supervisor.records import Service, State
+from control.supervisor.records import FlowStatus, Service, State, flow_key
 from tests.integration.control_flows import (
     TREE,
     Killed,
@@ -80,6 +81,7 @@ def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) ->
         _until_running(one)
         with service(nats, tmp_path / "2", specs) as two:
             until(lambda: _all_in(two, State.RUNNING), "seen by the other")
+            until(lambda: starts(tmp_path / "1", "capture/shop"), "started")
             two.pause("capture/shop")
             until(lambda: two.board.paused("capture/shop"), "paused")
             assert one.board.status("capture/shop").state is State.PAUSED
@@ -92,6 +94,34 @@ def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) ->
             two.restart("capture/shop", "request-1")
             assert two.board.desired("capture/shop").restarts == 1
             assert starts(tmp_path / "2", "capture/shop") == []
+
+
+def test_a_flow_is_paused_once_its_owner_says_so_of_the_latest_wish(nats: str) -> None:
+    member, flow = _Member(nats, "one"), "capture/shop"
+
+    def paused(state: State, asked: int) -> bool:
+        key = flow_key(flow, "status")
+        status = FlowStatus(state, "one", asked=asked)
+        assert member.bucket.put(key, status, member.bucket.get(key).revision)
+        return member.board.paused(flow)
+
+    with member.bucket:
+        member.turn(0.0)
+        member.membership.take([flow])
+        assert not paused(State.BACKING_OFF, 0)
+        member.board.ask(flow, lambda asked: replace(asked, paused=True))
+        first = member.board.asked(flow)[1]
+        # It has not seen that yet, and may be about to start.
+        assert not member.board.paused(flow)
+        assert not paused(State.STOPPING, first)
+        assert paused(State.PAUSED, first)
+        member.board.ask(flow, lambda asked: replace(asked, paused=False))
+        assert not member.board.paused(flow)
+        member.board.ask(flow, lambda asked: replace(asked, paused=True))
+        assert not member.board.paused(flow)
+        # Resumed in between, it may have been started again.
+        assert not paused(State.PAUSED, first)
+        assert paused(State.PAUSED, member.board.asked(flow)[1])
 
 
 def test_bad_ends_are_told(nats: str, tmp_path: Path) -> None:
@@ -153,11 +183,15 @@ def test_another_service_takes_over_from_a_killed_one(nats: str, tmp_path: Path)
             raise Killed
         old = [pid for flow in _BOTH for pid in starts(tmp_path / "1", flow)]
         assert all(lives(pid) for pid in old)
-        took = until(lambda: all(starts(tmp_path / "2", flow) for flow in _BOTH), "taken over", 15)
-        _until_running(two)
+        # Whether a flow is to run or not, nothing that the dead one has left of it goes on.
+        two.pause("capture/shop")
+        took = until(lambda: starts(tmp_path / "2", "deliver/warehouse"), "taken over", 15)
+        until(lambda: two.board.paused("capture/shop"), "paused")
         assert not any(lives(pid) for pid in old)
         assert {two.board.status(flow).owner for flow in _BOTH} == {two.service}
         assert took >= SILENCE - 2
+        two.resume("capture/shop")
+        _until_running(two)
 
 
 def test_a_service_that_ends_in_order_leaves_its_flows_to_others(nats: str, tmp_path: Path) -> None:
