@@ -59,7 +59,8 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         nats: Where the flows' streams are.
         environment: Where references are looked up, as the flows will do.
         render: The flows of a configuration.
-        stopped: Returns once a flow (`capture/shop`) runs nowhere any more.
+        stopped: Returns once a flow (`capture/shop`) that a revision has deleted runs nowhere any
+            more, nor may be started.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         nats: NatsSpec,
         environment: Mapping[str, str],
         render: Callable[[Tree], Mapping[str, RenderedFlow]],
-        stopped: Callable[[str], Awaitable[None]],
+        stopped: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store, self._nats, self._environment = store, nats, environment
         editing = Editing(store, nats, environment)

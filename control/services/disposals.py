@@ -51,7 +51,8 @@ class Disposals:
         editing: Changes it.
         nats: Where the streams are.
         environment: Where references are looked up.
-        stopped: Returns once a flow (`capture/shop`) runs nowhere any more.
+        stopped: Returns once a flow (`capture/shop`) that a revision has deleted runs nowhere any
+            more, nor may be started.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Disposals:
         editing: Editing,
         nats: NatsSpec,
         environment: Mapping[str, str],
-        stopped: Callable[[str], Awaitable[None]],
+        stopped: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store, self._editing, self._stopped = store, editing, stopped
         self._nats, self._environment = nats, environment
@@ -87,7 +88,7 @@ class Disposals:
             stored = await asyncio.to_thread(self._store.read)
             if name not in stored.document.disposals:
                 return
-            await self._stopped(f"capture/{name}")
+            await self._stopped(f"capture/{name}", stored.revision)
             disposal = await asyncio.to_thread(self._claim, name)
             if disposal is None:
                 return

@@ -95,6 +95,15 @@ class Board:
         (desired, revision), status = self.asked(flow), self.status(flow)
         return desired.paused and status.state is State.PAUSED and status.asked == revision
 
+    def gone(self, flow: str, revision: int) -> bool:
+        """Whether no process runs of a flow that a revision of the configuration has deleted.
+
+        Nor will one be started: whoever looks after flows goes by that revision or a later one.
+        """
+        living = [service for service, _ in self.services().values() if not service.dead]
+        informed = living and all(service.seen >= revision for service in living)
+        return bool(informed) and self.lease(flow) is None
+
     def ask(self, flow: str, change: Callable[[Desired], Desired]) -> Desired:
         """Change what is asked of a flow; returns what is asked now.
 

@@ -121,11 +121,12 @@ class FlowBucket:
         while True:
             body = {"seq": self._seen + 1, "next_by_subj": f"{_SUBJECT}>", "batch": _AT_ONCE}
             found = self._gets.get(_STREAM, body)
-            for message in found:
-                self._note(
-                    message.subject.removeprefix(_SUBJECT), Entry(message.sequence, message.payload)
-                )
-                self._seen = max(self._seen, message.sequence)
+            # All at once: what one write has taken another one may give back.
+            with self._lock:
+                for message in found:
+                    entry = Entry(message.sequence, message.payload)
+                    self._note(message.subject.removeprefix(_SUBJECT), entry)
+                    self._seen = max(self._seen, message.sequence)
             if len(found) < _AT_ONCE:
                 return
 
@@ -156,7 +157,8 @@ class FlowBucket:
             ):
                 ack = api.decode_ack(reply.payload)
                 if ack.error is None:
-                    self._note(write.key, Entry(ack.seq, write.value))
+                    with self._lock:
+                        self._note(write.key, Entry(ack.seq, write.value))
                 elif classify(ack.error) is not Kind.OVERTAKEN:
                     raise RetryableError(
                         "jetstream.not_stored",
@@ -171,9 +173,8 @@ class FlowBucket:
         return self.write([Write(key, msgspec.json.encode(value), revision)])[0]
 
     def _note(self, key: str, entry: Entry) -> None:
-        with self._lock:
-            if entry.revision >= self._entries.get(key, ABSENT).revision:
-                self._entries[key] = entry
+        if entry.revision >= self._entries.get(key, ABSENT).revision:
+            self._entries[key] = entry
 
 
 def read(key: str, entry: Entry, kind: type[T]) -> T | None:

@@ -25,6 +25,8 @@ class Service(msgspec.Struct, frozen=True):
         host: Of the machine (and its boot): processes of a service on the same host can be ended.
         folder: Its state folder.
         beat: Grows with each sign of life.
+        seen: The revision of the configuration that it goes by: it starts nothing that only an
+            earlier one wants.
         dead: Another service has seen no sign of life, or it has ended itself.
     """
 
@@ -32,6 +34,7 @@ class Service(msgspec.Struct, frozen=True):
     host: str
     folder: str
     beat: int
+    seen: int = 0
     dead: bool = False
 
 

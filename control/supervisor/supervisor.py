@@ -76,6 +76,8 @@ class Supervisor:
         self._wake, self._told, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._keep = False
         self._configured: tuple[Specs | None, dict[str, Rendered]] = (None, {})
+        self._configuring = threading.Lock()
+        self._read_since = 0
         self._shared: _Shared | None = None
         self._refreshed = self._rotated = float("-inf")
         self._threads = [
@@ -160,13 +162,17 @@ class Supervisor:
 
         self._ask(flow, once_more)
 
-    async def stopped(self, flow: str) -> None:
-        """Return once no process of a paused or deleted flow runs, at whichever service.
+    async def stopped(self, flow: str, revision: int) -> None:
+        """Return once no process of a deleted flow runs or may be started, at whichever service.
+
+        Args:
+            flow: Its name.
+            revision: One of the configuration in which it has been deleted.
 
         Raises:
             RetryableError: NATS has not answered yet.
         """
-        while not (self.board.paused(flow) or self.board.lease(flow) is None):
+        while not self.board.gone(flow, revision):
             await asyncio.sleep(_ENDING_TICK)
 
     def _ask(self, flow: str, change: Callable[[Desired], Desired]) -> None:
@@ -186,8 +192,7 @@ class Supervisor:
                     else self._specs.changed(known.revision, _SPECS_WAIT)
                 )
                 if found is not None:
-                    self._configured = found, render(found.tree)
-                    self._wake.set()
+                    self._configure(found)
             except WaxtapError as error:
                 log.warning("the configuration cannot be read, trying again", reason=str(error))
                 self._stop.wait(_RETRY_AFTER)
@@ -195,6 +200,14 @@ class Supervisor:
                 # A fault of ours must not leave later revisions unseen.
                 log.exception("the configuration cannot be followed, trying again")
                 self._stop.wait(_RETRY_AFTER)
+
+    def _configure(self, found: Specs) -> None:
+        """Go by a revision, unless a later one is known."""
+        with self._configuring:
+            known, _ = self._configured
+            if known is None or found.revision > known.revision:
+                self._configured = found, render(found.tree)
+                self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -216,6 +229,10 @@ class Supervisor:
         shared = self._shared = self._shared or self._join()
         if not self._present(shared, now):
             return
+        if self._read_since != shared.membership.joined:
+            # What was read before may be older than what somebody had seen who did not see us.
+            self._configure(self._specs.read())
+            self._read_since = shared.membership.joined
         shared.membership.look(now)
         specs, rendered = self._configured
         if specs is not None:
@@ -268,7 +285,9 @@ class Supervisor:
             self._told.clear()
             shared.bucket.refresh()
             self._refreshed = now
-        if not shared.membership.beat(now):
+        specs, _ = self._configured
+        current = specs is not None and self._read_since == shared.membership.joined
+        if not shared.membership.beat(now, specs.revision if specs and current else 0):
             log.error("this service was declared dead, its flows are ended", service=self._me.id)
             self._fleet.abandon(list(self._fleet.members))
             return False

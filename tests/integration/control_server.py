@@ -39,7 +39,8 @@ class Flows:
     asked: list[str] = field(default_factory=list)
     runs: set[str] = field(default_factory=set)
 
-    async def stopped(self, flow: str) -> None:
+    async def stopped(self, flow: str, revision: int) -> None:
+        assert revision
         self.asked.append(flow)
         while flow in self.runs:
             await asyncio.sleep(0.01)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from control.supervisor.records import FlowStatus, Service, State, flow_key
 from tests.integration.control_flows import (
     TREE,
     Killed,
+    MemorySpecs,
     MemorySpecSource,
     lives,
     service,
@@ -122,6 +125,58 @@ def test_a_flow_is_paused_once_its_owner_says_so_of_the_latest_wish(nats: str) -
         # Resumed in between, it may have been started again.
         assert not paused(State.PAUSED, first)
         assert paused(State.PAUSED, member.board.asked(flow)[1])
+
+
+class _Late:
+    """Tells of revisions late, or never; the first look may find an earlier one."""
+
+    def __init__(self, specs: MemorySpecSource, first: MemorySpecs | None = None) -> None:
+        self._specs, self._first = specs, first
+        self.open = threading.Event()
+
+    def read(self) -> MemorySpecs:
+        found, self._first = self._first or self._specs.read(), None
+        return found
+
+    def changed(self, after: int, timeout: float) -> MemorySpecs | None:
+        return self._specs.changed(after, timeout) if self.open.wait(min(timeout, 0.5)) else None
+
+
+def _ends(supervisor: Supervisor, flow: str, revision: int, seconds: float) -> bool:
+    async def ends() -> bool:
+        try:
+            await asyncio.wait_for(supervisor.stopped(flow, revision), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    return asyncio.run(ends())
+
+
+def test_a_deleted_flow_has_stopped_once_every_service_knows(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    late = _Late(specs)
+    with service(nats, tmp_path / "1", specs) as one, service(nats, tmp_path / "2", late) as two:
+        until(lambda: _all_in(one, State.RUNNING), "running")
+        until(lambda: _all_in(two, State.RUNNING), "seen by the other")
+        assert _ends(one, "capture/no", 1, 5)
+        # Made and deleted before a service has seen either: it may have read the one of these
+        # revisions that has it, and be about to run it.
+        specs.edit(lambda tree: tree["sources"].update(brief=tree["sources"]["shop"]))
+        specs.edit(lambda tree: tree["sources"].pop("brief"))
+        assert not _ends(one, "capture/brief", 3, 0.5)
+        late.open.set()
+        assert _ends(one, "capture/brief", 3, 5)
+
+
+def test_who_joins_reads_the_configuration_afterwards(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    early = specs.read()
+    specs.edit(lambda tree: tree["sources"].pop("shop"))
+    with service(nats, tmp_path, _Late(specs, early)) as one:
+        until(lambda: _all_in(one, State.RUNNING, ("deliver/warehouse",)), "running")
+        assert _ends(one, "capture/shop", 2, 5)
+        assert starts(tmp_path, "capture/shop") == []
 
 
 def test_bad_ends_are_told(nats: str, tmp_path: Path) -> None:
