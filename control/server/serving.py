@@ -44,6 +44,8 @@ log = structlog.get_logger()
 # Calls under way have that long; a tail has no end of its own.
 _GRACE_S = 3.0
 _LOOK_EVERY_S = 0.2
+# Who pauses a flow does not wait for those who look into streams.
+_FLOW_WORKERS = 4
 
 
 async def serve(
@@ -93,12 +95,14 @@ async def serve(
             stack.push_async_callback(asyncio.to_thread, metrics.stop)
         config = ConfigService(store, nats, environment, render, supervisor.stopped)
         stack.push_async_callback(asyncio.to_thread, config.close)
+        repetitions, flow_workers = Repetitions(nats), Workers(_FLOW_WORKERS)
+        stack.push_async_callback(asyncio.to_thread, flow_workers.close)
         server = ControlServer(
             options.listen,
             [
                 config.register,
-                FlowService(supervisor).register,
-                *_explorer(stack, explorer, store, supervisor, nats),
+                FlowService(supervisor, flow_workers, repetitions).register,
+                *_explorer(stack, explorer, store, supervisor, nats, repetitions),
             ],
             interceptors=(*_traces(environment), Authentication(callers), Audit()),
             credentials=credentials,
@@ -134,9 +138,10 @@ def _explorer(
     store: SpecStore,
     supervisor: Supervisor,
     nats: NatsSpec,
+    repetitions: Repetitions,
 ) -> list[Callable[[grpc.aio.Server], None]]:
     """What looks into streams; it is let go of when the stack is unwound."""
-    workers, repetitions = Workers(), Repetitions()
+    workers = Workers()
     stack.callback(workers.close)
 
     def paused(flow: str) -> bool:

@@ -91,7 +91,11 @@ class Board:
 
         Only who looks after it can tell, and only once it knows of the latest wish: a status of
         before may say that nothing runs where something is about to be started.
+
+        Raises:
+            RetryableError: NATS does not answer.
         """
+        self._bucket.latest([flow_key(flow, what) for what in ("desired", "lease", "status")])
         (desired, revision), status = self.asked(flow), self.status(flow)
         return desired.paused and status.state is State.PAUSED and status.asked == revision
 
@@ -112,12 +116,13 @@ class Board:
         """
         key = flow_key(flow, "desired")
         for _ in range(_TRIES):
+            # Somebody may have asked for the contrary a moment ago, of another service.
+            self._bucket.latest([key])
             entry = self._bucket.get(key)
             known = kv.read(key, entry, Desired) or Desired()
             wanted = change(known)
             if wanted == known or self._bucket.put(key, wanted, entry.revision):
                 return wanted
-            self._bucket.refresh()
         raise RetryableError("control.contended", "others change this flow, too", where=flow)
 
     def _get(self, key: str, kind: type[T]) -> T | None:

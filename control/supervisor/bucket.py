@@ -111,6 +111,22 @@ class FlowBucket:
         with self._lock:
             return self._entries.get(key, ABSENT)
 
+    def latest(self, keys: Sequence[str]) -> None:
+        """Bring these up to date in the mirror, as the stream's leader has them.
+
+        Raises:
+            RetryableError: NATS does not answer.
+        """
+        subjects = [f"{_SUBJECT}{key}" for key in keys]
+        try:
+            found = api.messages(self._connection, _STREAM, subjects)
+        except api.ApiError as error:
+            raise RetryableError("control.bucket_gone", str(error), where=BUCKET) from error
+        with self._lock:
+            for key, message in zip(keys, found, strict=True):
+                if message is not None:
+                    self._note(key, Entry(message.seq, message.data))
+
     def entries(self) -> Mapping[str, Entry]:
         """Everything in the mirror."""
         with self._lock:

@@ -144,23 +144,26 @@ class Supervisor:
         """Ask for a paused flow to run again. Raises RetryableError."""
         self._ask(flow, lambda asked: msgspec.structs.replace(asked, paused=False))
 
-    def restart(self, flow: str, request: str = "") -> None:
+    def restart(self, flow: str, request: str = "") -> bool:
         """Ask for a flow to be stopped in order and started again.
 
         Args:
             flow: Its name.
             request: An id; the same one again asks for nothing more.
 
+        Returns:
+            Whether that was asked; False: it is paused.
+
         Raises:
             RetryableError: NATS does not answer.
         """
 
         def once_more(asked: Desired) -> Desired:
-            if request and asked.request == request:
+            if asked.paused or (request and asked.request == request):
                 return asked
             return msgspec.structs.replace(asked, restarts=asked.restarts + 1, request=request)
 
-        self._ask(flow, once_more)
+        return not self._ask(flow, once_more).paused
 
     async def stopped(self, flow: str, revision: int) -> None:
         """Return once no process of a deleted flow runs or may be started, at whichever service.
@@ -175,9 +178,10 @@ class Supervisor:
         while not self.board.gone(flow, revision):
             await asyncio.sleep(_ENDING_TICK)
 
-    def _ask(self, flow: str, change: Callable[[Desired], Desired]) -> None:
-        self.board.ask(flow, change)
+    def _ask(self, flow: str, change: Callable[[Desired], Desired]) -> Desired:
+        wanted = self.board.ask(flow, change)
         self._wake.set()
+        return wanted
 
     # ---- the threads
 
