@@ -22,6 +22,7 @@ from control.supervisor.rendering import render
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import TypeVar
 
@@ -75,7 +76,11 @@ class RunningControl:
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Run something in the service's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
+        return self.go(work).result(_PATIENCE)
+
+    def go(self, work: Coroutine[object, object, T]) -> Future[T]:
+        """Begin something in the service's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def __enter__(self) -> Self:
         return self
