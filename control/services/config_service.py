@@ -85,6 +85,7 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     def close(self) -> None:
         """Let go of the threads, once no call is under way any more."""
         self._editors.shutdown()
+        self.disposals.close()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""

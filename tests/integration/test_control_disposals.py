@@ -84,3 +84,24 @@ def test_another_service_removes_what_the_first_one_did_not(
             other.run(other.service.disposals.dispose("shop"))
         assert api.stream_info(connection, "CDC_shop") is None
     control.flows.runs.clear()
+
+
+def test_a_source_that_waits_keeps_no_other_one_back(
+    control: RunningControl, control_nats: NatsSpec
+) -> None:
+    flows = control.flows
+    with connect(control_nats) as connection:
+        calls = {name: _drop(control, connection, name) for name in ("shop", "crm", "hr")}
+        flows.runs.remove("capture/crm")
+        calls["crm"].result(20)
+        # Whose callers have gone: the service itself goes on with both.
+        for name in ("shop", "hr"):
+            calls[name].cancel()
+        flows.asked.clear()
+        going_on = control.go(control.service.disposals.run())
+        until(lambda: len(flows.asked) == 2, "both are waited for")
+        flows.runs.remove("capture/hr")
+        until(lambda: api.stream_info(connection, "CDC_hr") is None, "the other one is removed")
+        assert api.stream_info(connection, "CDC_shop") is not None
+        going_on.cancel()
+        flows.runs.clear()
