@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, TypeVar
 from google.protobuf.empty_pb2 import Empty
 from typing_extensions import override
 
-from connectors.jetstream import api
-from connectors.jetstream.connection import connect
-from connectors.jetstream.stream import stream_name
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc, config_pb2
 from control.server.callers import caller
 from control.server.statuses import invalid
 from control.services.disposals import Disposals
+from control.services.left_behind import Dropped, LeftBehind
 from control.services.resource_names import read_name
 from control.services.resources import Resources, require_given
 from control.services.testing import tested
 from control.services.whole import Whole
-from control.specs.document import Disposal
 from control.specs.editing import Editing, asked
 from control.specs.kinds import PIPELINES, SINKS, SOURCES, TOPICS
 
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.spec import NatsSpec
     from control.services.resources import Listed
+    from control.services.whole import Changed
     from control.specs.document import Tree
     from control.specs.editing import Asked
     from control.specs.fields import Resource
@@ -41,7 +39,9 @@ if TYPE_CHECKING:
 
     _Context = grpc.aio.ServicerContext[object, object]
     _R = TypeVar("_R", bound=Resource)
+    _A = TypeVar("_A", bound=Message)
     _Answer = TypeVar("_Answer")
+    _Disposing = cdc_pb2.DeleteSourceRequest | cdc_pb2.ApplyRequest | cdc_pb2.RollBackRequest
 
 # So many changes may be stored at once.
 _EDITORS = 32
@@ -72,6 +72,7 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         stopped: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store, self._nats, self._environment = store, nats, environment
+        self._left_behind = LeftBehind(nats, environment)
         editing = Editing(store, nats, environment)
         self._sources = Resources(SOURCES, editing)
         self._sinks = Resources(SINKS, editing)
@@ -129,26 +130,18 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
 
     @override
     async def DeleteSource(self, request: cdc_pb2.DeleteSourceRequest, context: _Context) -> Empty:
-        disposal = Disposal(
-            {},
-            _disposal(request.server_objects, "server_objects"),
-            _disposal(request.stream, "stream"),
-        )
+        dropped = _dropped(request)
         name = read_name(SOURCES, request.name)
         given = _asked("DeleteSource", request)
-        await self._edit(self._delete_source, given, request, disposal)
+        await self._edit(self._delete_source, given, request, dropped)
         if not request.validate_only:
             await self.disposals.dispose(name)
         return Empty()
 
     def _delete_source(
-        self, given: Asked, request: cdc_pb2.DeleteSourceRequest, disposal: Disposal
+        self, given: Asked, request: cdc_pb2.DeleteSourceRequest, dropped: Dropped
     ) -> None:
-        if disposal.stream:
-            name = read_name(SOURCES, request.name)
-            with connect(self._nats) as connection:
-                info = api.stream_info(connection, stream_name(name))
-            disposal = Disposal({}, disposal.server_objects, True, info.created if info else "")
+        disposal = self._left_behind.disposal(read_name(SOURCES, request.name), {}, dropped)
         self._sources.delete_source(given, request.name, request.etag, disposal)
 
     # ---- sinks
@@ -288,8 +281,9 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def Apply(
         self, request: cdc_pb2.ApplyRequest, context: _Context
     ) -> cdc_pb2.ApplyResponse:
-        given = _asked("Apply", request)
-        return await self._edit(self._whole.apply, given, request.yaml, request.hash)
+        given, dropped = _asked("Apply", request), _dropped(request, must=False)
+        done = await self._edit(self._whole.apply, given, request.yaml, request.hash, dropped)
+        return await self._disposed(done)
 
     @override
     async def ListRevisions(
@@ -301,8 +295,14 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def RollBack(
         self, request: cdc_pb2.RollBackRequest, context: _Context
     ) -> cdc_pb2.Revision:
-        given = _asked("RollBack", request)
-        return await self._edit(self._whole.roll_back, given, request.revision)
+        given, dropped = _asked("RollBack", request), _dropped(request, must=False)
+        done = await self._edit(self._whole.roll_back, given, request.revision, dropped)
+        return await self._disposed(done)
+
+    async def _disposed(self, done: Changed[_A]) -> _A:
+        """The answer, once nothing is left of what was to be removed."""
+        await asyncio.gather(*map(self.disposals.dispose, done.disposals))
+        return done.answer
 
     # ---- alike for every kind
 
@@ -341,7 +341,17 @@ def _asked(method: str, request: Message) -> Asked:
     return asked(method, request, request_id, caller.get().name, validate_only=validate_only)
 
 
-def _disposal(given: cdc_pb2.Disposal.ValueType, where: str) -> bool:
+def _dropped(request: _Disposing, *, must: bool = True) -> Dropped:
+    """What of a source goes with it; it must be said, or it stays."""
+    return Dropped(
+        _disposal(request.server_objects, "server_objects", must=must),
+        _disposal(request.stream, "stream", must=must),
+    )
+
+
+def _disposal(given: cdc_pb2.Disposal.ValueType, where: str, *, must: bool) -> bool:
+    if given == cdc_pb2.DISPOSAL_UNSPECIFIED and not must:
+        return False
     if given not in _DISPOSALS:
         raise invalid(
             "control.disposal",

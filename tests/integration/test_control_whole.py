@@ -8,13 +8,18 @@ from uuid import uuid4
 import grpc
 import pytest
 
+from connectors.jetstream import api
+from connectors.jetstream.connection import connect
+from connectors.jetstream.layout import ensure_stream
+from connectors.jetstream.spec import StreamSpec
 from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import config_pb2 as config
 from tests.integration.control_refusals import refused
 from tests.integration.control_registered import create_shop
+from tests.integration.control_server import RunningControl
 
 if TYPE_CHECKING:
-    from tests.integration.control_server import RunningControl
+    from connectors.jetstream.spec import NatsSpec
 
 pytestmark = pytest.mark.servers
 
@@ -29,6 +34,13 @@ pipelines:
 sinks:
   warehouse: {type: postgres, dsn: "host=w password=${SHOP_DSN}", topics: ["db.*"], start: end}
 dead_letters: {max_age: 7d}
+"""
+
+SOURCES = """
+sources:
+  shop: {type: postgres, dsn: "${SHOP_DSN}", slot: own}
+  crm: {type: postgres, dsn: "${CRM_DSN:-}"}
+  api: {type: mysql, dsn: "mysql://u:${SALT}@127.0.0.1:1/"}
 """
 
 
@@ -118,3 +130,51 @@ def test_revisions_tell_who_when_and_what_and_are_rolled_back_to(control: Runnin
     assert stub.GetTopic(cdc.GetTopicRequest(name="topics/db.a")).partitions == 2
     gone = refused(stub.RollBack, cdc.RollBackRequest(revision=10**6))
     assert gone.code is grpc.StatusCode.NOT_FOUND
+
+
+def test_what_deleted_sources_leave_behind_is_told_or_dropped(
+    control: RunningControl, control_nats: NatsSpec
+) -> None:
+    stub = control.config
+    plan = stub.Plan(cdc.PlanRequest(yaml=SOURCES))
+    assert not plan.left_behind
+    applied = stub.Apply(cdc.ApplyRequest(yaml=SOURCES, hash=plan.hash))
+    with connect(control_nats) as connection:
+        ensure_stream(connection, StreamSpec(), "CDC_shop", "CDC.shop.>")
+        # One whose server keeps nothing and that has no stream yet leaves nothing.
+        plan = stub.Plan(cdc.PlanRequest(yaml=""))
+        assert [one.name for one in plan.left_behind] == ["sources/crm", "sources/shop"]
+        crm, shop = plan.left_behind
+        assert list(crm.server_objects) == ["slot waxtap_crm", "publication waxtap_crm"]
+        assert list(shop.server_objects) == ["slot own", "publication waxtap_shop"]
+        assert (crm.stream, shop.stream) == ("", "CDC_shop")
+        assert "--server-objects drop --stream drop" in shop.cure
+        # Where a reference cannot be resolved any more, there is something still.
+        with RunningControl(control_nats, {}) as other:
+            _, shop = other.config.Plan(cdc.PlanRequest(yaml="")).left_behind
+        assert list(shop.server_objects) == ["what it has made there"]
+
+        dropped = cdc.ApplyRequest(
+            yaml="", hash=plan.hash, server_objects=cdc.DISPOSAL_KEEP, stream=cdc.DISPOSAL_DROP
+        )
+        emptied = stub.Apply(dropped)
+        assert control.flows.asked.count("capture/shop") == 1
+        assert api.stream_info(connection, "CDC_shop") is None
+        told = emptied.plan.left_behind
+        assert {one.name: one.stream for one in told} == {"sources/crm": "", "sources/shop": ""}
+        assert f"roll back to revision {applied.revision.revision}" in told[1].cure
+        assert "waxtap delete sources/shop " in told[1].cure
+
+        # An earlier revision brings sources back, or takes them away.
+        number = applied.revision.revision
+        assert not stub.RollBack(cdc.RollBackRequest(revision=number)).left_behind
+        ensure_stream(connection, StreamSpec(), "CDC_shop", "CDC.shop.>")
+        empty = cdc.RollBackRequest(revision=emptied.revision.revision)
+        left = {one.name: one.stream for one in stub.RollBack(empty).left_behind}
+        assert left == {"sources/crm": "", "sources/shop": "CDC_shop"}
+        stub.RollBack(cdc.RollBackRequest(revision=number))
+        empty.stream = cdc.DISPOSAL_DROP
+        left = {one.name: one.stream for one in stub.RollBack(empty).left_behind}
+        assert left == {"sources/crm": "", "sources/shop": ""}
+        assert api.stream_info(connection, "CDC_shop") is None
+    assert control.store.read().document.disposals == {}
