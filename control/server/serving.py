@@ -15,6 +15,7 @@ from control.server.assembly import ControlServer
 from control.server.audit import Audit
 from control.server.authentication import Authentication
 from control.server.embedded_nats import EmbeddedNats
+from control.server.open_streams import OpenStreams
 from control.server.options import nats_spec
 from control.services.calls import Repetitions, Workers
 from control.services.config_service import ConfigService
@@ -104,7 +105,7 @@ async def serve(
                 FlowService(supervisor, flow_workers, repetitions).register,
                 *_explorer(stack, explorer, store, supervisor, nats, repetitions),
             ],
-            interceptors=(*_traces(environment), Authentication(callers), Audit()),
+            interceptors=(*_traces(environment), Authentication(callers), OpenStreams(), Audit()),
             credentials=credentials,
         )
         observer.start()

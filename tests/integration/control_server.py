@@ -16,6 +16,7 @@ from control.server.assembly import ControlServer
 from control.server.audit import Audit
 from control.server.authentication import Authentication
 from control.server.listening import Listening
+from control.server.open_streams import OpenStreams
 from control.services.config_service import ConfigService
 from control.specs.store import SpecStore
 from control.supervisor.rendering import render
@@ -107,7 +108,11 @@ class RunningControl:
         server = ControlServer(
             self._listening.address,
             [service.register],
-            interceptors=(Authentication(self._listening.read_callers(self._environment)), Audit()),
+            interceptors=(
+                Authentication(self._listening.read_callers(self._environment)),
+                OpenStreams(),
+                Audit(),
+            ),
             credentials=self._listening.credentials(),
         )
         await server.start()

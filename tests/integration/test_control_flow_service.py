@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -18,6 +20,10 @@ from control.cli.app import run
 from control.pb.cdc.v1 import cdc_pb2 as pb
 from control.pb.cdc.v1 import cdc_pb2_grpc
 from control.server.assembly import ControlServer
+from control.server.authentication import Authentication
+from control.server.callers import Caller, Role
+from control.server.open_streams import OpenStreams
+from control.server.tokens import Callers
 from control.services.calls import Repetitions, Workers
 from control.services.flow_service import FlowService
 from control.supervisor.bucket import BUCKET
@@ -46,11 +52,11 @@ def nats(nats_server: NatsServer) -> Iterator[str]:
 
 @asynccontextmanager
 async def _served(
-    supervisor: Supervisor, nats: str
+    supervisor: Supervisor, nats: str, *interceptors: grpc.aio.ServerInterceptor
 ) -> AsyncIterator[tuple[cdc_pb2_grpc.FlowServiceAsyncStub, int]]:
     workers, repetitions = Workers(), Repetitions(NatsSpec.model_validate({"url": nats}))
     service = FlowService(supervisor, workers, repetitions)
-    server = ControlServer("127.0.0.1:0", [service.register])
+    server = ControlServer("127.0.0.1:0", [service.register], interceptors=interceptors)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
@@ -184,6 +190,50 @@ def test_a_repeated_request_counts_once_whichever_service_it_reaches(
     with service(nats, tmp_path / "1", specs) as one, service(nats, tmp_path / "2", specs) as two:
         until(lambda: one.ready and two.ready, "ready")
         asyncio.run(clients(one, two))
+
+
+def test_so_many_watches_are_open_at_once_of_a_caller_and_of_all(nats: str, tmp_path: Path) -> None:
+    tokens = {name: secrets.token_hex(32) for name in ("ann", "ben", "cem")}
+    known = Callers(
+        tuple(
+            (hashlib.sha256(token.encode()).digest(), Caller(name, Role.VIEWER))
+            for name, token in tokens.items()
+        ),
+        {},
+    )
+
+    async def client(supervisor: Supervisor) -> None:
+        limits = Authentication(known), OpenStreams(of_one=2, of_all=3)
+        async with _served(supervisor, nats, *limits) as (stub, _):
+
+            def watch(name: str) -> grpc.aio.UnaryStreamCall[pb.WatchFlowsRequest, pb.Flow]:
+                metadata = (("authorization", f"Bearer {tokens[name]}"),)
+                return stub.WatchFlows(pb.WatchFlowsRequest(), metadata=metadata)
+
+            async def refused(name: str) -> str:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await anext(aiter(watch(name)))
+                assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                return str(caught.value.details())
+
+            open_ = [watch(name) for name in ("ann", "ann", "ben")]
+            for each in open_:
+                assert (await anext(aiter(each))).name
+            assert "ann has 2 watches and tails open already" in await refused("ann")
+            assert "3 watches and tails are open already" in await refused("cem")
+            # One that has ended makes room.
+            open_[0].cancel()
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        assert (await anext(aiter(watch("cem")))).name
+                        break
+                    except grpc.aio.AioRpcError:
+                        await asyncio.sleep(0.05)
+
+    with service(nats, tmp_path, MemorySpecSource(TREE)) as supervisor:
+        until(lambda: supervisor.ready, "ready")
+        asyncio.run(client(supervisor))
 
 
 def test_the_command_line_waits_for_what_it_asks(
