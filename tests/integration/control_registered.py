@@ -9,7 +9,6 @@ import pytest
 from connectors.jetstream.spec import NatsSpec
 from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import config_pb2 as config
-
 from tests.integration.control_server import RunningControl, empty_bucket
 
 if TYPE_CHECKING:

@@ -103,5 +103,6 @@ def test_a_source_that_waits_keeps_no_other_one_back(
         flows.runs.remove("capture/hr")
         until(lambda: api.stream_info(connection, "CDC_hr") is None, "the other one is removed")
         assert api.stream_info(connection, "CDC_shop") is not None
-        going_on.cancel()
         flows.runs.clear()
+        until(lambda: api.stream_info(connection, "CDC_shop") is None, "both are removed")
+        going_on.cancel()

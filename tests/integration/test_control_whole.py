@@ -151,7 +151,7 @@ def test_what_deleted_sources_leave_behind_is_told_or_dropped(
         assert "--server-objects drop --stream drop" in shop.cure
         # Where a reference cannot be resolved any more, there is something still.
         with RunningControl(control_nats, {}) as other:
-            _, shop = other.config.Plan(cdc.PlanRequest(yaml="")).left_behind
+            *_, shop = other.config.Plan(cdc.PlanRequest(yaml="")).left_behind
         assert list(shop.server_objects) == ["what it has made there"]
 
         dropped = cdc.ApplyRequest(
