@@ -41,7 +41,7 @@ class Board:
     def __init__(self, bucket: FlowBucket) -> None:
         self._bucket = bucket
         self._lock = threading.Lock()
-        self._read: dict[str, tuple[int, msgspec.Struct | None]] = {}
+        self._read: dict[str, tuple[Entry, msgspec.Struct | None]] = {}
 
     def flows(self) -> set[str]:
         """Every flow of which something is stored."""
@@ -131,10 +131,10 @@ class Board:
     def _value(self, key: str, entry: Entry, kind: type[T]) -> T | None:
         with self._lock:
             known = self._read.get(key)
-        if known is not None and known[0] == entry.revision:
+        if known is not None and known[0] == entry:
             value = known[1]
             return value if isinstance(value, kind) else None
         found = kv.read(key, entry, kind)
         with self._lock:
-            self._read[key] = (entry.revision, found)
+            self._read[key] = (entry, found)
         return found

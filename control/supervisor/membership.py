@@ -82,14 +82,14 @@ class Membership:
             RetryableError: NATS does not answer.
         """
         joining = self._revision is None
-        if not joining and now - self._beaten < BEAT_EVERY and seen == self._said:
-            return True
         entry = self._bucket.get(self._key)
         known = self._board.service(self._me.id)
         if not joining and (known is None or known.dead):
             self._revision = None
             self._held.clear()
             return False
+        if not joining and now - self._beaten < BEAT_EVERY and seen == self._said:
+            return True
         # An earlier one of our own may have been stored although its answer was lost.
         beat = known.beat + 1 if known else 1
         sign = msgspec.structs.replace(self._me, beat=beat, seen=0 if joining else seen)
@@ -184,16 +184,21 @@ class Membership:
     def drop(self, flows: Iterable[str]) -> None:
         """Give leases back, with all that is stored of flows that are no more.
 
+        What somebody else has taken meanwhile is theirs, and stays.
+
         Raises:
             RetryableError: NATS does not answer.
         """
-        whole = [flow for flow in flows if flow in self._held]
-        keys = [flow_key(flow, what) for flow in whole for what in ("status", "desired", "lease")]
+        held = {flow: self._held[flow] for flow in flows if flow in self._held}
+        leases = [Write(flow_key(flow, "lease"), b"", at) for flow, at in held.items()]
+        ours = zip(held, self._bucket.write(leases), strict=True)
+        gone = [flow for flow, given_back in ours if given_back]
+        keys = [flow_key(flow, what) for flow in gone for what in ("status", "desired")]
         known = {key: self._bucket.get(key) for key in keys}
         self._bucket.write(
             [Write(key, b"", entry.revision) for key, entry in known.items() if entry.value]
         )
-        for flow in whole:
+        for flow in held:
             self._held.pop(flow, None)
 
     def leave(self) -> None:

@@ -256,6 +256,8 @@ class Supervisor:
         shared.membership.drop(gone)
         for name in gone:
             shared.reports.forget(name)
+            if self._observer is not None:
+                self._observer.forget(name)
             self._fleet.forget(name, wholly=name not in rendered)
 
     def _report(self, shared: _Shared, now: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,8 @@ from control.supervisor.board import Board
 from control.supervisor.bucket import BUCKET, FlowBucket
 from control.supervisor.host import StateFolder
 from control.supervisor.membership import SILENCE, Membership
-from control.supervisor.records import FlowStatus, Service, State, flow_key
+from control.supervisor.observer import FlowObserver
+from control.supervisor.records import FlowStatus, Lease, Service, State, flow_key
 from tests.integration.control_flows import (
     TREE,
     Killed,
@@ -58,9 +60,21 @@ def _until_running(supervisor: Supervisor) -> None:
     until(lambda: _all_in(supervisor, State.RUNNING), "running")
 
 
+class _Forgetting(FlowObserver):
+    """Notes of which flows nothing more is to be known."""
+
+    def __init__(self, flows: Path) -> None:
+        super().__init__(flows)
+        self.forgotten: list[str] = []
+
+    def forget(self, flow: str) -> None:
+        super().forget(flow)
+        self.forgotten.append(flow)
+
+
 def test_only_the_flow_whose_rendering_changes_is_restarted(nats: str, tmp_path: Path) -> None:
-    specs = MemorySpecSource(TREE)
-    with service(nats, tmp_path, specs) as one:
+    specs, observer = MemorySpecSource(TREE), _Forgetting(tmp_path)
+    with service(nats, tmp_path, specs, observer) as one:
         _until_running(one)
         until(lambda: all(starts(tmp_path, flow) for flow in _BOTH), "started")
         specs.edit(lambda tree: tree["sources"]["shop"].update(dsn="${OTHER}"))
@@ -76,6 +90,7 @@ def test_only_the_flow_whose_rendering_changes_is_restarted(nats: str, tmp_path:
         specs.edit(lambda tree: tree["sinks"].pop("warehouse"))
         until(lambda: one.board.lease("deliver/warehouse") is None, "deleted")
         until(lambda: not file.parent.exists(), "folder removed")
+        assert observer.forgotten == ["deliver/warehouse"]
 
 
 def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) -> None:
@@ -87,7 +102,7 @@ def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) ->
             until(lambda: starts(tmp_path / "1", "capture/shop"), "started")
             two.pause("capture/shop")
             until(lambda: two.board.paused("capture/shop"), "paused")
-            assert one.board.status("capture/shop").state is State.PAUSED
+            until(lambda: _all_in(one, State.PAUSED, ("capture/shop",)), "seen by the other")
             (pid,) = starts(tmp_path / "1", "capture/shop")
             assert not lives(pid)
             two.resume("capture/shop")
@@ -331,6 +346,49 @@ def test_a_lease_counts_only_if_it_was_written_since_the_service_joined(nats: st
         assert other.membership.take(["capture/shop"]) == {}
         other.bucket.refresh()
         assert late.membership.lost() == []
+
+
+def test_a_lease_that_somebody_else_has_taken_is_not_given_back(nats: str) -> None:
+    member, flow = _Member(nats, "one"), "capture/shop"
+    with member.bucket:
+        member.turn(0.0)
+        member.membership.take([flow])
+        member.board.ask(flow, lambda asked: replace(asked, paused=True))
+        key = flow_key(flow, "lease")
+        assert member.bucket.put(key, Lease("other"), member.bucket.get(key).revision)
+        member.membership.drop([flow])
+        member.bucket.refresh()
+        assert member.board.lease(flow) == Lease("other")
+        assert member.board.desired(flow).paused
+        assert member.membership.held == set()
+
+
+def _started_besides(state: Path, before: list[int]) -> bool:
+    return starts(state, "capture/shop")[-1] not in before
+
+
+def test_a_bucket_that_is_deleted_while_services_run_is_made_again(
+    nats: str, tmp_path: Path
+) -> None:
+    def delete() -> None:
+        with connect(NatsSpec.model_validate({"url": nats})) as connection:
+            connection.request(f"$JS.API.STREAM.DELETE.KV_{BUCKET}")
+
+    with service(nats, tmp_path, MemorySpecSource(TREE)) as one:
+        _until_running(one)
+        until(lambda: starts(tmp_path, "capture/shop"), "started")
+        for made_by_us in (True, False):
+            before = starts(tmp_path, "capture/shop")
+            delete()
+            if not made_by_us:
+                _Member(nats, "other").bucket.close()
+            # Whoever had the leases has them no longer.
+            until(partial(_started_besides, tmp_path, before), "started anew")
+            assert not any(map(lives, before))
+            until(lambda: _all_in(one, State.RUNNING), "running again")
+            assert one.board.lease("capture/shop") == Lease(one.service)
+        one.pause("capture/shop")
+        until(lambda: one.board.paused("capture/shop"), "paused")
 
 
 def test_an_answer_that_was_lost_does_not_make_a_service_dead(nats: str) -> None:
