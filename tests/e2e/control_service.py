@@ -18,6 +18,7 @@ from control.servers.spawn import spawn
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Mapping
+    from pathlib import Path
 
     from tests.e2e.deployment import Deployment
 
@@ -31,6 +32,7 @@ class ControlService:
         module: What is run.
         embedded: Whether it runs NATS inside.
         environment: More variables, for references.
+        config: A file whose section `nats` tells where NATS is.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class ControlService:
         *,
         embedded: bool = False,
         environment: Mapping[str, str] | None = None,
+        config: Path | None = None,
     ) -> None:
+        self._config = config
         self._more = dict(environment or {})
         self._deployment, self._module, self._embedded = deployment, module, embedded
         self.state = deployment.folder / name
@@ -59,6 +63,8 @@ class ControlService:
         for name in ("WAXTAP_CONFIG", "WAXTAP_FLOW"):
             del environment[name]
         nats = ["--embedded"] if self._embedded else ["--nats-url", self._deployment.nats.url]
+        if self._config is not None:
+            nats = ["--config", str(self._config)]
         arguments = [*nats, *(word for pair in options.items() for word in pair)]
         self._process = spawn(
             [sys.executable, "-m", self._module, *arguments],

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
-_SHOP = config.Source(postgres=config.PostgresSource(dsn="${SHOP_DSN}", tables=["public.*"]))
-_WAREHOUSE = config.Sink(postgres=config.PostgresSink(dsn="${WAREHOUSE_DSN}"), topics=["db.*"])
-_HOOK = config.Sink(
+SHOP = config.Source(postgres=config.PostgresSource(dsn="${SHOP_DSN}", tables=["public.*"]))
+WAREHOUSE = config.Sink(postgres=config.PostgresSink(dsn="${WAREHOUSE_DSN}"), topics=["db.*"])
+HOOK = config.Sink(
     webhook=config.WebhookSink(
         url="${HOOK_URL}",
         secrets=["${HOOK_SECRET}"],
@@ -63,9 +63,9 @@ def test_a_source_and_two_sinks_are_registered_and_one_is_changed_while_rows_flo
             def flow(name: str) -> cdc.Flow:
                 return flows.GetFlow(cdc.GetFlowRequest(name=f"flows/deliver/{name}"))
 
-            stub.CreateSource(cdc.CreateSourceRequest(source_id="shop", source=_SHOP))
-            stub.CreateSink(cdc.CreateSinkRequest(sink_id="warehouse", sink=_WAREHOUSE))
-            made = stub.CreateSink(cdc.CreateSinkRequest(sink_id="hook", sink=_HOOK))
+            stub.CreateSource(cdc.CreateSourceRequest(source_id="shop", source=SHOP))
+            stub.CreateSink(cdc.CreateSinkRequest(sink_id="warehouse", sink=WAREHOUSE))
+            made = stub.CreateSink(cdc.CreateSinkRequest(sink_id="hook", sink=HOOK))
             await_capture(deployment)
             insert(deployment, 100_001, 100_200)
             agree(deployment)
