@@ -164,6 +164,10 @@ class Source(Protocol):
         """
         ...
 
+    def owned(self) -> list[str]:
+        """What `drop` removes if it is there, such as `slot waxtap_shop`; asks nobody."""
+        ...
+
     def drop(self) -> list[str]:
         """Remove what the source has created on its server, such as a slot; return what it was.
 

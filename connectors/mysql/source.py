@@ -84,6 +84,10 @@ class MysqlSource:
             server = preflight.look(connection)
             return Observation(history.executed(connection, server))
 
+    def owned(self) -> list[str]:
+        """Nothing, as there is nothing to drop."""
+        return []
+
     def drop(self) -> list[str]:
         """Nothing: a source leaves nothing behind on its server.
 

@@ -102,6 +102,13 @@ class PostgresSource:
         with connect(self._settings.dsn, self._settings.source) as connection:
             return observation.observe(connection, self._settings.slot, reached)
 
+    def owned(self) -> list[str]:
+        """Slot and publication, unless they were made by somebody else."""
+        settings = self._settings
+        if not settings.create:
+            return []
+        return [f"slot {settings.slot}", f"publication {settings.publication}"]
+
     def drop(self) -> list[str]:
         """Drop the slot and the publication, if this source created them.
 

@@ -76,6 +76,10 @@ class RestSource:
         """
         return try_out(self._name, self._spec, self._context)
 
+    def owned(self) -> list[str]:
+        """What polls have found."""
+        return ["files of state"]
+
     def drop(self) -> list[str]:
         """Remove what polls have found; the API itself knows nothing of the source.
 

@@ -86,6 +86,10 @@ class WebhookSource:
         """
         return try_out(self._name, self._spec, self._context)
 
+    def owned(self) -> list[str]:
+        """The inbox."""
+        return ["inbox"]
+
     def drop(self) -> list[str]:
         """Delete the inbox, with the requests in it.
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from connectors.errors import ConfigError
 from control.cli.client import Service
+from control.cli.disposal import DISPOSALS, Keep
 from control.cli.output import Format, console, plain, show
 from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import cdc_pb2_grpc
@@ -41,17 +42,21 @@ def apply(
     file: File = None,
     plan_hash: Annotated[str | None, Parameter(name="--hash")] = None,
     yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=())] = False,
+    server_objects: Annotated[Keep, Parameter(name="--server-objects")] = "keep",
+    stream: Annotated[Keep, Parameter(name="--stream")] = "keep",
     output: Format = "table",
     service: Service | None = None,
 ) -> None:
     """Make the service's configuration what a file says.
 
-    What the file does not have is deleted; slots and streams of deleted sources stay.
+    What the file does not have is deleted; slots and streams of deleted sources stay unless said.
 
     Args:
         file: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
         plan_hash: Of the plan that was looked at: nothing is done if it is not that any more.
         yes: Delete without a look at the plan.
+        server_objects: Of deleted sources: what becomes of slots and publications on servers.
+        stream: Of deleted sources: what becomes of their streams, with every message in them.
         output: Text, JSON or YAML.
         service: Where the control service is.
     """
@@ -69,7 +74,12 @@ def apply(
                 )
             plan_hash = found.hash
         answer = cdc_pb2_grpc.ConfigServiceStub(channel).Apply(
-            cdc.ApplyRequest(yaml=text, hash=plan_hash),
+            cdc.ApplyRequest(
+                yaml=text,
+                hash=plan_hash,
+                server_objects=DISPOSALS[server_objects],
+                stream=DISPOSALS[stream],
+            ),
         )
     if output != "table":
         show(plain(answer), output)
@@ -99,6 +109,14 @@ def _show_plan(found: cdc.PlanResponse, output: Format) -> None:
     ):
         for flow in flows:
             out.print(f"{what} {flow}", highlight=False)
+    for left in found.left_behind:
+        stays = [*left.server_objects, *([f"stream {left.stream}"] if left.stream else [])]
+        out.print(
+            f"leaves of {left.name}: {', '.join(stays)} → {left.cure}",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
     if not found.changes:
         out.print("nothing to change")
     out.print(f"hash {found.hash}", highlight=False)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from connectors.errors import ConfigError
 from control.cli.client import Service
+from control.cli.disposal import DISPOSALS, Keep
 from control.cli.output import Format, plain, show, show_messages
 from control.cli.shown import COLUMNS, row
 from control.pb.cdc.v1 import cdc_pb2 as cdc
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
     from control.cli.shown import Shown
 
 Kind = Literal["sources", "sinks", "pipelines", "topics", "flows", "revisions"]
-Keep = Literal["keep", "drop"]
 
 _DONE, _FAILED = 0, 1
 _PAGE = 500
-_DISPOSALS = {"keep": cdc.DISPOSAL_KEEP, "drop": cdc.DISPOSAL_DROP}
 
 
 def get(name: str, *, output: Format = "yaml", service: Service | None = None) -> None:
@@ -103,8 +102,8 @@ def delete(
                     cdc.DeleteSourceRequest(
                         name=name,
                         etag=etag,
-                        server_objects=_DISPOSALS[server_objects or "keep"],
-                        stream=_DISPOSALS[stream or "keep"],
+                        server_objects=DISPOSALS[server_objects or "keep"],
+                        stream=DISPOSALS[stream or "keep"],
                     ),
                 )
             case "sinks":

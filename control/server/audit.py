@@ -17,35 +17,24 @@ from typing_extensions import override
 from control.server.callers import caller
 from control.server.roles import changes
 from control.server.statuses import code_of
-from control.server.wrapped import wrapped
+from control.server.wrapped import Wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import Any
+    from collections.abc import AsyncIterator
 
-    from control.server.wrapped import Context
+    from control.server.wrapped import Around, Context
 
 log = structlog.get_logger("audit")
 
 _KINDS = ("source", "sink", "pipeline", "topic")
 
 
-class Audit(grpc.aio.ServerInterceptor):
+class Audit(Wrapping):
     """An interceptor: writes down changes. It stands behind the one that tells who asks."""
 
     @override
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not changes(method):
-            return handler
-        return wrapped(handler, partial(_written, method))
+    def around(self, method: str) -> Around | None:
+        return partial(_written, method) if changes(method) else None
 
 
 @asynccontextmanager

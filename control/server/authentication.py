@@ -13,21 +13,20 @@ from typing_extensions import override
 from control.server.callers import LOCAL, Caller, Role, caller
 from control.server.roles import OPEN, ROLES
 from control.server.statuses import ApiError, abort
-from control.server.wrapped import wrapped
+from control.server.wrapped import Wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import Any
+    from collections.abc import AsyncIterator
 
     from control.server.tokens import Callers
-    from control.server.wrapped import Context
+    from control.server.wrapped import Around, Context
 
 log = structlog.get_logger()
 
 _BEARER = "bearer "
 
 
-class Authentication(grpc.aio.ServerInterceptor):
+class Authentication(Wrapping):
     """An interceptor: tells who asks, and refuses who may not.
 
     Args:
@@ -38,18 +37,8 @@ class Authentication(grpc.aio.ServerInterceptor):
         self._callers = callers
 
     @override
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method in OPEN:
-            return handler
-        return wrapped(handler, partial(self._admit, method))
+    def around(self, method: str) -> Around | None:
+        return None if method in OPEN else partial(self._admit, method)
 
     @asynccontextmanager
     async def _admit(self, method: str, _request: object, context: Context) -> AsyncIterator[None]:

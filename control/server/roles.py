@@ -60,9 +60,10 @@ ROLES: dict[str, Role] = {
     f"{_LETTERS}/DiscardDeadLetters": Role.OPERATOR,
     # What the API looks like is no secret, but nobody without a name needs it.
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Role.VIEWER,
+    "/grpc.health.v1.Health/Watch": Role.VIEWER,
 }
-# Whether it runs, an orchestrator asks without a name.
-OPEN = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
+# Whether it runs, an orchestrator asks without a name; a stream that stays is for those with one.
+OPEN = frozenset({"/grpc.health.v1.Health/Check"})
 # Those that change nothing, whatever role they need.
 _READING = frozenset({f"{_CONFIG}/TestConnection", f"{_CONFIG}/Plan"})
 

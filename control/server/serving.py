@@ -15,6 +15,7 @@ from control.server.assembly import ControlServer
 from control.server.audit import Audit
 from control.server.authentication import Authentication
 from control.server.embedded_nats import EmbeddedNats
+from control.server.open_streams import OpenStreams
 from control.server.options import nats_spec
 from control.services.calls import Repetitions, Workers
 from control.services.config_service import ConfigService
@@ -44,6 +45,8 @@ log = structlog.get_logger()
 # Calls under way have that long; a tail has no end of its own.
 _GRACE_S = 3.0
 _LOOK_EVERY_S = 0.2
+# Who pauses a flow does not wait for those who look into streams.
+_FLOW_WORKERS = 4
 
 
 async def serve(
@@ -93,14 +96,16 @@ async def serve(
             stack.push_async_callback(asyncio.to_thread, metrics.stop)
         config = ConfigService(store, nats, environment, render, supervisor.stopped)
         stack.push_async_callback(asyncio.to_thread, config.close)
+        repetitions, flow_workers = Repetitions(nats), Workers(_FLOW_WORKERS)
+        stack.push_async_callback(asyncio.to_thread, flow_workers.close)
         server = ControlServer(
             options.listen,
             [
                 config.register,
-                FlowService(supervisor).register,
-                *_explorer(stack, explorer, store, supervisor, nats),
+                FlowService(supervisor, flow_workers, repetitions).register,
+                *_explorer(stack, explorer, store, supervisor, nats, repetitions),
             ],
-            interceptors=(*_traces(environment), Authentication(callers), Audit()),
+            interceptors=(*_traces(environment), Authentication(callers), OpenStreams(), Audit()),
             credentials=credentials,
         )
         observer.start()
@@ -134,9 +139,10 @@ def _explorer(
     store: SpecStore,
     supervisor: Supervisor,
     nats: NatsSpec,
+    repetitions: Repetitions,
 ) -> list[Callable[[grpc.aio.Server], None]]:
     """What looks into streams; it is let go of when the stack is unwound."""
-    workers, repetitions = Workers(), Repetitions()
+    workers = Workers()
     stack.callback(workers.close)
 
     def paused(flow: str) -> bool:

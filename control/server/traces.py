@@ -16,15 +16,14 @@ from typing_extensions import override
 from control.server.callers import caller
 from control.server.roles import OPEN
 from control.server.statuses import code_of
-from control.server.wrapped import wrapped
+from control.server.wrapped import Wrapping
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from typing import Any
+    from collections.abc import AsyncIterator
 
     from opentelemetry.trace import Tracer
 
-    from control.server.wrapped import Context
+    from control.server.wrapped import Around, Context
 
 _TRACE = frozenset({"traceparent", "tracestate"})
 _DETAILS = "grpc-status-details-bin"
@@ -41,7 +40,7 @@ _FAULTS = frozenset(
 )
 
 
-class Traces(grpc.aio.ServerInterceptor):
+class Traces(Wrapping):
     """An interceptor: makes spans. It stands before all others, so that refusals are told too.
 
     A span tells method, status, the reason of an error, and who asked; nothing of what a request or
@@ -55,18 +54,8 @@ class Traces(grpc.aio.ServerInterceptor):
         self._tracer = tracer
 
     @override
-    async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method in OPEN:
-            return handler
-        return wrapped(handler, partial(self._traced, method.removeprefix("/")))
+    def around(self, method: str) -> Around | None:
+        return None if method in OPEN else partial(self._traced, method.removeprefix("/"))
 
     @asynccontextmanager
     async def _traced(self, name: str, _request: object, context: Context) -> AsyncIterator[None]:

@@ -1,10 +1,13 @@
-"""A method with something around it, whatever kind of method it is."""
+"""Interceptors that put something around methods, whatever kind of method it is."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, cast
 
 import grpc
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,7 +19,25 @@ if TYPE_CHECKING:
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
 
-def wrapped(handler: _Handler, around: Around) -> _Handler:
+class Wrapping(grpc.aio.ServerInterceptor, ABC):
+    """An interceptor whose subclass says what each call runs inside."""
+
+    @abstractmethod
+    def around(self, method: str) -> Around | None:
+        """What the calls of a method (`/cdc.v1.FlowService/GetFlow`) run inside; None: nothing."""
+
+    @override
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        handler = await continuation(handler_call_details)
+        around = self.around(handler_call_details.method)
+        return handler if handler is None or around is None else _wrapped(handler, around)
+
+
+def _wrapped(handler: _Handler, around: Around) -> _Handler:
     """A handler whose every call runs inside `around(request, context)`.
 
     Where the caller streams, the request is None.
@@ -44,7 +65,11 @@ def _one(behavior: object, around: Around) -> Callable[[object, Context], Awaita
     return call
 
 
-def _many(behavior: object, around: Around) -> Callable[[object, Context], AsyncIterator[object]]:
+def _many(
+    behavior: object, around: Around
+) -> Callable[[object, Context], AsyncIterator[object] | Awaitable[object]]:
+    if iscoroutinefunction(behavior):  # it writes its answers itself, as the health service does
+        return _one(behavior, around)
     answer = cast("Callable[[object, Context], AsyncIterator[object]]", behavior)
 
     async def call(request: object, context: Context) -> AsyncIterator[object]:

@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from typing_extensions import override
 
-from connectors.jetstream import api
-from connectors.jetstream.connection import connect
-from connectors.jetstream.stream import stream_name
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc, config_pb2
-from control.server.callers import caller
 from control.server.statuses import invalid
+from control.services.calls import Workers
 from control.services.disposals import Disposals
+from control.services.left_behind import Dropped, LeftBehind
 from control.services.resource_names import read_name
-from control.services.resources import Resources, require_given
+from control.services.resources import Resources
+from control.services.standard_methods import StandardMethods, asked_by_caller
 from control.services.testing import tested
 from control.services.whole import Whole
-from control.specs.document import Disposal
-from control.specs.editing import Editing, asked
+from control.specs.editing import Editing
 from control.specs.kinds import PIPELINES, SINKS, SOURCES, TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     import grpc
-    from google.protobuf.field_mask_pb2 import FieldMask
     from google.protobuf.message import Message
 
     from connectors.jetstream.spec import NatsSpec
-    from control.services.resources import Listed
+    from control.services.whole import Changed
     from control.specs.document import Tree
     from control.specs.editing import Asked
     from control.specs.fields import Resource
@@ -41,7 +37,9 @@ if TYPE_CHECKING:
 
     _Context = grpc.aio.ServicerContext[object, object]
     _R = TypeVar("_R", bound=Resource)
+    _A = TypeVar("_A", bound=Message)
     _Answer = TypeVar("_Answer")
+    _Disposing = cdc_pb2.DeleteSourceRequest | cdc_pb2.ApplyRequest | cdc_pb2.RollBackRequest
 
 # So many changes may be stored at once.
 _EDITORS = 32
@@ -59,7 +57,8 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         nats: Where the flows' streams are.
         environment: Where references are looked up, as the flows will do.
         render: The flows of a configuration.
-        stopped: Returns once a flow (`capture/shop`) runs nowhere any more.
+        stopped: Returns once a flow (`capture/shop`) that a revision has deleted runs nowhere any
+            more, nor may be started.
     """
 
     def __init__(
@@ -68,22 +67,31 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
         nats: NatsSpec,
         environment: Mapping[str, str],
         render: Callable[[Tree], Mapping[str, RenderedFlow]],
-        stopped: Callable[[str], Awaitable[None]],
+        stopped: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store, self._nats, self._environment = store, nats, environment
+        self._left_behind = LeftBehind(nats, environment)
         editing = Editing(store, nats, environment)
-        self._sources = Resources(SOURCES, editing)
-        self._sinks = Resources(SINKS, editing)
-        self._pipelines = Resources(PIPELINES, editing)
-        self._topics = Resources(TOPICS, editing)
-        self._whole = Whole(store, editing, nats, environment, render)
         # Changes wait for one another, and nobody else is to wait for them.
-        self._editors = ThreadPoolExecutor(_EDITORS, "waxtap-edits")
+        editors = self._editors = Workers(_EDITORS)
+        self._deleting = Resources(SOURCES, editing)
+        self._sources = StandardMethods(self._deleting, cdc_pb2.ListSourcesResponse, store, editors)
+        self._sinks = StandardMethods(
+            Resources(SINKS, editing), cdc_pb2.ListSinksResponse, store, editors
+        )
+        self._pipelines = StandardMethods(
+            Resources(PIPELINES, editing), cdc_pb2.ListPipelinesResponse, store, editors
+        )
+        self._topics = StandardMethods(
+            Resources(TOPICS, editing), cdc_pb2.ListTopicsResponse, store, editors
+        )
+        self._whole = Whole(store, editing, nats, environment, render)
         self.disposals = Disposals(store, editing, nats, environment, stopped)
 
     def close(self) -> None:
         """Let go of the threads, once no call is under way any more."""
-        self._editors.shutdown()
+        self._editors.close()
+        self.disposals.close()
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -95,59 +103,41 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def CreateSource(
         self, request: cdc_pb2.CreateSourceRequest, context: _Context
     ) -> config_pb2.Source:
-        require_given(request.source, "source", is_given=request.HasField("source"))
-        given = _asked("CreateSource", request)
-        return await self._create(self._sources, given, request.source_id, request.source)
+        return await self._sources.create(request)
 
     @override
     async def GetSource(
         self, request: cdc_pb2.GetSourceRequest, context: _Context
     ) -> config_pb2.Source:
-        return await self._get(self._sources, request.name)
+        return await self._sources.get(request)
 
     @override
     async def ListSources(
         self, request: cdc_pb2.ListSourcesRequest, context: _Context
     ) -> cdc_pb2.ListSourcesResponse:
-        found = await self._list(self._sources, request.page_size, request.page_token)
-        return cdc_pb2.ListSourcesResponse(
-            sources=found.resources,
-            next_page_token=found.next_page_token,
-            total_size=found.total_size,
-        )
+        return await self._sources.list_(request)
 
     @override
     async def UpdateSource(
         self, request: cdc_pb2.UpdateSourceRequest, context: _Context
     ) -> config_pb2.Source:
-        is_given = request.HasField("source")
-        require_given(request.source, "source", is_given=is_given, whole=False)
-        given = _asked("UpdateSource", request)
-        return await self._update(self._sources, given, request.source, request.update_mask)
+        return await self._sources.update(request)
 
     @override
     async def DeleteSource(self, request: cdc_pb2.DeleteSourceRequest, context: _Context) -> Empty:
-        disposal = Disposal(
-            {},
-            _disposal(request.server_objects, "server_objects"),
-            _disposal(request.stream, "stream"),
-        )
+        dropped = _dropped(request)
         name = read_name(SOURCES, request.name)
-        given = _asked("DeleteSource", request)
-        await self._edit(self._delete_source, given, request, disposal)
+        given = asked_by_caller("DeleteSource", request)
+        await self._editors.run(self._delete_source, given, request, dropped)
         if not request.validate_only:
             await self.disposals.dispose(name)
         return Empty()
 
     def _delete_source(
-        self, given: Asked, request: cdc_pb2.DeleteSourceRequest, disposal: Disposal
+        self, given: Asked, request: cdc_pb2.DeleteSourceRequest, dropped: Dropped
     ) -> None:
-        if disposal.stream:
-            name = read_name(SOURCES, request.name)
-            with connect(self._nats) as connection:
-                info = api.stream_info(connection, stream_name(name))
-            disposal = Disposal({}, disposal.server_objects, True, info.created if info else "")
-        self._sources.delete_source(given, request.name, request.etag, disposal)
+        disposal = self._left_behind.disposal(read_name(SOURCES, request.name), {}, dropped)
+        self._deleting.delete_source(given, request.name, request.etag, disposal)
 
     # ---- sinks
 
@@ -155,37 +145,27 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def CreateSink(
         self, request: cdc_pb2.CreateSinkRequest, context: _Context
     ) -> config_pb2.Sink:
-        require_given(request.sink, "sink", is_given=request.HasField("sink"))
-        given = _asked("CreateSink", request)
-        return await self._create(self._sinks, given, request.sink_id, request.sink)
+        return await self._sinks.create(request)
 
     @override
     async def GetSink(self, request: cdc_pb2.GetSinkRequest, context: _Context) -> config_pb2.Sink:
-        return await self._get(self._sinks, request.name)
+        return await self._sinks.get(request)
 
     @override
     async def ListSinks(
         self, request: cdc_pb2.ListSinksRequest, context: _Context
     ) -> cdc_pb2.ListSinksResponse:
-        found = await self._list(self._sinks, request.page_size, request.page_token)
-        return cdc_pb2.ListSinksResponse(
-            sinks=found.resources,
-            next_page_token=found.next_page_token,
-            total_size=found.total_size,
-        )
+        return await self._sinks.list_(request)
 
     @override
     async def UpdateSink(
         self, request: cdc_pb2.UpdateSinkRequest, context: _Context
     ) -> config_pb2.Sink:
-        require_given(request.sink, "sink", is_given=request.HasField("sink"), whole=False)
-        given = _asked("UpdateSink", request)
-        return await self._update(self._sinks, given, request.sink, request.update_mask)
+        return await self._sinks.update(request)
 
     @override
     async def DeleteSink(self, request: cdc_pb2.DeleteSinkRequest, context: _Context) -> Empty:
-        given = _asked("DeleteSink", request)
-        return await self._delete(self._sinks, given, request.name, request.etag)
+        return await self._sinks.delete(request)
 
     # ---- pipelines
 
@@ -193,41 +173,31 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def CreatePipeline(
         self, request: cdc_pb2.CreatePipelineRequest, context: _Context
     ) -> config_pb2.Pipeline:
-        require_given(request.pipeline, "pipeline", is_given=request.HasField("pipeline"))
-        given = _asked("CreatePipeline", request)
-        return await self._create(self._pipelines, given, request.pipeline_id, request.pipeline)
+        return await self._pipelines.create(request)
 
     @override
     async def GetPipeline(
         self, request: cdc_pb2.GetPipelineRequest, context: _Context
     ) -> config_pb2.Pipeline:
-        return await self._get(self._pipelines, request.name)
+        return await self._pipelines.get(request)
 
     @override
     async def ListPipelines(
         self, request: cdc_pb2.ListPipelinesRequest, context: _Context
     ) -> cdc_pb2.ListPipelinesResponse:
-        found = await self._list(self._pipelines, request.page_size, request.page_token)
-        return cdc_pb2.ListPipelinesResponse(
-            pipelines=found.resources,
-            next_page_token=found.next_page_token,
-            total_size=found.total_size,
-        )
+        return await self._pipelines.list_(request)
 
     @override
     async def UpdatePipeline(
         self, request: cdc_pb2.UpdatePipelineRequest, context: _Context
     ) -> config_pb2.Pipeline:
-        require_given(request.pipeline, "pipeline", is_given=request.HasField("pipeline"))
-        given = _asked("UpdatePipeline", request)
-        return await self._update(self._pipelines, given, request.pipeline, request.update_mask)
+        return await self._pipelines.update(request)
 
     @override
     async def DeletePipeline(
         self, request: cdc_pb2.DeletePipelineRequest, context: _Context
     ) -> Empty:
-        given = _asked("DeletePipeline", request)
-        return await self._delete(self._pipelines, given, request.name, request.etag)
+        return await self._pipelines.delete(request)
 
     # ---- topics
 
@@ -235,39 +205,29 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def CreateTopic(
         self, request: cdc_pb2.CreateTopicRequest, context: _Context
     ) -> config_pb2.Topic:
-        require_given(request.topic, "topic", is_given=request.HasField("topic"))
-        given = _asked("CreateTopic", request)
-        return await self._create(self._topics, given, request.topic_id, request.topic)
+        return await self._topics.create(request)
 
     @override
     async def GetTopic(
         self, request: cdc_pb2.GetTopicRequest, context: _Context
     ) -> config_pb2.Topic:
-        return await self._get(self._topics, request.name)
+        return await self._topics.get(request)
 
     @override
     async def ListTopics(
         self, request: cdc_pb2.ListTopicsRequest, context: _Context
     ) -> cdc_pb2.ListTopicsResponse:
-        found = await self._list(self._topics, request.page_size, request.page_token)
-        return cdc_pb2.ListTopicsResponse(
-            topics=found.resources,
-            next_page_token=found.next_page_token,
-            total_size=found.total_size,
-        )
+        return await self._topics.list_(request)
 
     @override
     async def UpdateTopic(
         self, request: cdc_pb2.UpdateTopicRequest, context: _Context
     ) -> config_pb2.Topic:
-        require_given(request.topic, "topic", is_given=request.HasField("topic"))
-        given = _asked("UpdateTopic", request)
-        return await self._update(self._topics, given, request.topic, request.update_mask)
+        return await self._topics.update(request)
 
     @override
     async def DeleteTopic(self, request: cdc_pb2.DeleteTopicRequest, context: _Context) -> Empty:
-        given = _asked("DeleteTopic", request)
-        return await self._delete(self._topics, given, request.name, request.etag)
+        return await self._topics.delete(request)
 
     # ---- the whole
 
@@ -286,8 +246,11 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def Apply(
         self, request: cdc_pb2.ApplyRequest, context: _Context
     ) -> cdc_pb2.ApplyResponse:
-        given = _asked("Apply", request)
-        return await self._edit(self._whole.apply, given, request.yaml, request.hash)
+        given, dropped = asked_by_caller("Apply", request), _dropped(request, must=False)
+        done = await self._editors.run(
+            self._whole.apply, given, request.yaml, request.hash, dropped
+        )
+        return await self._disposed(done)
 
     @override
     async def ListRevisions(
@@ -299,47 +262,27 @@ class ConfigService(cdc_pb2_grpc.ConfigServiceServicer):
     async def RollBack(
         self, request: cdc_pb2.RollBackRequest, context: _Context
     ) -> cdc_pb2.Revision:
-        given = _asked("RollBack", request)
-        return await self._edit(self._whole.roll_back, given, request.revision)
+        given, dropped = asked_by_caller("RollBack", request), _dropped(request, must=False)
+        done = await self._editors.run(self._whole.roll_back, given, request.revision, dropped)
+        return await self._disposed(done)
 
-    # ---- alike for every kind
-
-    async def _create(self, of: Resources[_R], given: Asked, name: str, resource: _R) -> _R:
-        answer = await self._edit(of.create, given, name, resource)
-        return _read(type(resource), answer)
-
-    async def _get(self, of: Resources[_R], name: str) -> _R:
-        return of.get(await asyncio.to_thread(self._store.read), name)
-
-    async def _list(self, of: Resources[_R], size: int, token: str) -> Listed[_R]:
-        return of.list_(await asyncio.to_thread(self._store.read), size, token)
-
-    async def _update(self, of: Resources[_R], given: Asked, resource: _R, mask: FieldMask) -> _R:
-        answer = await self._edit(of.update, given, resource, list(mask.paths))
-        return _read(type(resource), answer)
-
-    async def _delete(self, of: Resources[_R], given: Asked, name: str, tag: str) -> Empty:
-        await self._edit(of.delete, given, name, tag)
-        return Empty()
-
-    async def _edit(self, work: Callable[..., _Answer], *arguments: object) -> _Answer:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._editors, work, *arguments)
+    async def _disposed(self, done: Changed[_A]) -> _A:
+        """The answer, once nothing is left of what was to be removed."""
+        await asyncio.gather(*map(self.disposals.dispose, done.disposals))
+        return done.answer
 
 
-def _read(kind: type[_R], data: bytes) -> _R:
-    message = kind()
-    message.ParseFromString(data)
-    return message
+def _dropped(request: _Disposing, *, must: bool = True) -> Dropped:
+    """What of a source goes with it; it must be said, or it stays."""
+    return Dropped(
+        _disposal(request.server_objects, "server_objects", must=must),
+        _disposal(request.stream, "stream", must=must),
+    )
 
 
-def _asked(method: str, request: Message) -> Asked:
-    validate_only: bool = getattr(request, "validate_only", False)
-    request_id: str = getattr(request, "request_id", "")
-    return asked(method, request, request_id, caller.get().name, validate_only=validate_only)
-
-
-def _disposal(given: cdc_pb2.Disposal.ValueType, where: str) -> bool:
+def _disposal(given: cdc_pb2.Disposal.ValueType, where: str, *, must: bool) -> bool:
+    if given == cdc_pb2.DISPOSAL_UNSPECIFIED and not must:
+        return False
     if given not in _DISPOSALS:
         raise invalid(
             "control.disposal",

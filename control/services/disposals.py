@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 import structlog
 from google.protobuf.empty_pb2 import Empty
@@ -41,6 +43,8 @@ log = structlog.get_logger()
 # One who removes has that long; then another one may try.
 _CLAIM_S = 300.0
 _EVERY_S = 30.0
+# So many sources' objects are removed at once.
+_THREADS = 8
 
 
 class Disposals:
@@ -51,7 +55,8 @@ class Disposals:
         editing: Changes it.
         nats: Where the streams are.
         environment: Where references are looked up.
-        stopped: Returns once a flow (`capture/shop`) runs nowhere any more.
+        stopped: Returns once a flow (`capture/shop`) that a revision has deleted runs nowhere any
+            more, nor may be started.
     """
 
     def __init__(
@@ -60,21 +65,35 @@ class Disposals:
         editing: Editing,
         nats: NatsSpec,
         environment: Mapping[str, str],
-        stopped: Callable[[str], Awaitable[None]],
+        stopped: Callable[[str, int], Awaitable[None]],
     ) -> None:
         self._store, self._editing, self._stopped = store, editing, stopped
         self._nats, self._environment = nats, environment
-        self._one_at_a_time = asyncio.Lock()
+        self._at_it: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # A server that does not answer keeps a thread for a while, and nobody else is to wait.
+        self._threads = ThreadPoolExecutor(_THREADS, "waxtap-disposals")
+
+    def close(self) -> None:
+        """Let go of the threads, once no call is under way any more."""
+        self._threads.shutdown()
 
     async def run(self) -> None:
         """Look for something to remove now and then, until cancelled."""
-        while True:
-            with _told():
-                stored = await asyncio.to_thread(self._store.read)
-                for name in stored.document.disposals:
-                    with _told():
-                        await self.dispose(name)
-            await asyncio.sleep(_EVERY_S)
+        waiting: dict[str, asyncio.Task[None]] = {}
+        async with asyncio.TaskGroup() as group:
+            while True:
+                with _told("the configuration"):
+                    stored = await asyncio.to_thread(self._store.read)
+                    for name in stored.document.disposals:
+                        # One that waits for its flow or its server keeps no other one back.
+                        if name not in waiting or waiting[name].done():
+                            waiting[name] = group.create_task(self._try(name))
+                    waiting = {name: task for name, task in waiting.items() if not task.done()}
+                await asyncio.sleep(_EVERY_S)
+
+    async def _try(self, name: str) -> None:
+        with _told(f"sources/{name}"):
+            await self.dispose(name)
 
     async def dispose(self, name: str) -> None:
         """Return once nothing is left of a deleted source that was to be removed.
@@ -83,16 +102,18 @@ class Disposals:
             ConfigError: It cannot be removed as things are.
             RetryableError: Its server or NATS does not answer, or another service is at it.
         """
-        async with self._one_at_a_time:
+        async with self._at_it.setdefault(name, asyncio.Lock()):
             stored = await asyncio.to_thread(self._store.read)
             if name not in stored.document.disposals:
                 return
-            await self._stopped(f"capture/{name}")
+            await self._stopped(f"capture/{name}", stored.revision)
             disposal = await asyncio.to_thread(self._claim, name)
             if disposal is None:
                 return
             try:
-                await asyncio.to_thread(self._remove, name, disposal)
+                await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._remove, name, disposal
+                )
             except api.ApiError as error:
                 await asyncio.to_thread(self._note, name, replace(disposal, claimed=0.0))
                 raise RetryableError(
@@ -152,12 +173,16 @@ class Disposals:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(what: str) -> Iterator[None]:
     """Log what keeps something from being removed, and go on."""
     try:
         yield
     except (WaxtapError, ApiError) as error:
-        log.warning("what a deleted source has left is not removed yet", reason=str(error))
+        reason = str(error)
+        log.warning("what a deleted source has left is not removed yet", of=what, reason=reason)
+    except Exception:
+        # A fault of ours must not keep the others from being removed.
+        log.exception("what a deleted source has left cannot be removed", of=what)
 
 
 def _delete(connection: Connection, stream: str) -> None:

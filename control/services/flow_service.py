@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 from typing_extensions import override
 
 from control.pb.cdc.v1 import cdc_pb2 as pb
@@ -19,8 +20,11 @@ from control.services.flow_messages import flow_message, flow_name, gone_message
 from control.services.paging import page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from google.protobuf.message import Message
+
+    from control.services.calls import Repetitions, Workers
     from control.supervisor.board import Board
     from control.supervisor.rendering import Rendered
 
@@ -51,8 +55,8 @@ class Flows(Protocol):
         """Ask for it to run again."""
         ...
 
-    def restart(self, flow: str, request: str = "") -> None:
-        """Ask for it to be started anew."""
+    def restart(self, flow: str, request: str = "") -> bool:
+        """Ask for it to be started anew; False: it is paused."""
         ...
 
 
@@ -61,10 +65,13 @@ class FlowService(cdc_pb2_grpc.FlowServiceServicer):
 
     Args:
         flows: Runs them.
+        workers: Where work is done.
+        repetitions: Remembers requests that were carried out.
     """
 
-    def __init__(self, flows: Flows) -> None:
+    def __init__(self, flows: Flows, workers: Workers, repetitions: Repetitions) -> None:
         self._flows = flows
+        self._workers, self._repetitions = workers, repetitions
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -109,27 +116,38 @@ class FlowService(cdc_pb2_grpc.FlowServiceServicer):
     @override
     async def PauseFlow(self, request: pb.PauseFlowRequest, context: _Context) -> pb.Flow:
         name = self._named(request.name)
-        await asyncio.to_thread(self._flows.pause, name)
-        return self._get(name)
+        return await self._ask(name, request, request.request_id, self._flows.pause)
 
     @override
     async def ResumeFlow(self, request: pb.ResumeFlowRequest, context: _Context) -> pb.Flow:
         name = self._named(request.name)
-        await asyncio.to_thread(self._flows.resume, name)
-        return self._get(name)
+        return await self._ask(name, request, request.request_id, self._flows.resume)
 
     @override
     async def RestartFlow(self, request: pb.RestartFlowRequest, context: _Context) -> pb.Flow:
-        name = self._named(request.name)
-        if self._flows.board.desired(name).paused:
-            raise ApiError(
-                grpc.StatusCode.FAILED_PRECONDITION,
-                "control.paused",
-                "the flow is paused",
-                where="name",
-                cure="resume it: it is started anew then",
-            )
-        await asyncio.to_thread(self._flows.restart, name, request.request_id)
+        def restart(flow: str) -> None:
+            # It remembers the last id with the restart itself: should we die before we can.
+            if not self._flows.restart(flow, request.request_id):
+                raise ApiError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    "control.paused",
+                    "the flow is paused",
+                    where="name",
+                    cure="resume it: it is started anew then",
+                )
+
+        return await self._ask(self._named(request.name), request, request.request_id, restart)
+
+    async def _ask(
+        self, name: str, request: Message, request_id: str, ask: Callable[[str], None]
+    ) -> pb.Flow:
+        """Ask something of a flow, once; the answer tells how it is now."""
+
+        def work() -> Empty:
+            ask(name)
+            return Empty()
+
+        await self._workers.run(self._repetitions.once, request_id, request, work)
         return self._get(name)
 
     def _names(self) -> set[str]:

@@ -32,7 +32,8 @@ def merge(stored: Resource, given: Resource, mask: Sequence[str]) -> None:
         mask: Paths such as `postgres.tables`; none: every field that is set; `*`: all.
 
     Raises:
-        ConfigError: A path leads nowhere; `where` is `update_mask`.
+        ConfigError: A path leads nowhere, or to what the request has something else instead of;
+            `where` is `update_mask`.
     """
     if _EVERYTHING in mask:
         if len(mask) > 1:
@@ -43,9 +44,28 @@ def merge(stored: Resource, given: Resource, mask: Sequence[str]) -> None:
                 _copy(stored, given, field)
     elif mask:
         for path in mask:
+            _check_members(given, path, mask)
+        for path in mask:
             _put(stored, given, path.split("."), path)
     else:
         _merge_set(stored, given)
+
+
+def _check_members(given: Message, path: str, mask: Sequence[str]) -> None:
+    """Refuse a path to a member of a oneof in whose place the request has another one."""
+    before = ""
+    names = path.split(".")
+    for depth, name in enumerate(names):
+        field = descriptor(given).fields_by_name.get(name)
+        if field is None:
+            return  # told where it is looked for
+        others = field.containing_oneof
+        chosen = given.WhichOneof(others.name) if others is not None else None
+        if chosen not in (None, name) and (depth + 1 < len(names) or before + chosen not in mask):
+            raise _wrong(f"{path}: the request has {before}{chosen} in place of {before}{name}")
+        if field.message_type is None or field.is_repeated:
+            return
+        given, before = getattr(given, name), f"{before}{name}."
 
 
 def _put(stored: Message, given: Message, path: list[str], whole: str) -> None:

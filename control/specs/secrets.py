@@ -7,7 +7,8 @@ Five kinds of texts, told apart by the name of their field:
 - `url`, an address: what stands behind the host is references, for it may hold a token;
 - `token_url`, and the `url` of a REST API, addresses that are no secret by themselves: their query
   is references;
-- `query`, parameters: references, a small number, `true` or `false`;
+- `query`, parameters, and texts anywhere in the `body` of a REST API: references, a small number,
+  `true` or `false`;
 - any other is references alone; the word of a scheme may stand before: `Bearer ${TOKEN}`.
 
 The default of a reference, `${PW:-secret}`, is written out like any other text.
@@ -42,6 +43,8 @@ _SECRET_NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token", re.IGNORE
 
 # The path of an API's list tells nothing, while that of a webhook often is its secret.
 _RULES = {("rest", "url"): "token_url"}
+# What is JSON of any form; a key stands there wherever an API wants it.
+_JSON = {("rest", "body"): "query"}
 
 
 def check_secrets(model: type[BaseModel], settings: object, where: str) -> None:
@@ -73,9 +76,23 @@ def _secrets(
         return
     for name, field in model.model_fields.items():
         key = field.alias or name
-        if settings.get(key) is not None:
+        if (json := _JSON.get((_type(model), key))) is not None:
+            yield from _inside(settings.get(key), f"{where}.{key}", json)
+        elif settings.get(key) is not None:
             rule = _RULES.get((_type(model), key), key)
             yield from _texts(field.annotation, settings[key], f"{where}.{key}", rule)
+
+
+def _inside(value: object, where: str, rule: str) -> Iterator[tuple[str, str, str]]:
+    """Every text within a JSON value; as `_secrets`."""
+    if isinstance(value, str):
+        yield rule, where, value
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            yield from _inside(each, f"{where}.{key}", rule)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _inside(each, f"{where}.{index}", rule)
 
 
 def _type(model: type[BaseModel]) -> str:

@@ -14,6 +14,7 @@ from control.supervisor.records import (
     FlowStatus,
     Lease,
     Service,
+    State,
     flow_key,
     flow_of,
     is_service,
@@ -23,7 +24,7 @@ from control.supervisor.records import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from control.supervisor.bucket import FlowBucket
+    from control.supervisor.bucket import Entry, FlowBucket
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -40,7 +41,7 @@ class Board:
     def __init__(self, bucket: FlowBucket) -> None:
         self._bucket = bucket
         self._lock = threading.Lock()
-        self._read: dict[str, tuple[int, msgspec.Struct | None]] = {}
+        self._read: dict[str, tuple[Entry, msgspec.Struct | None]] = {}
 
     def flows(self) -> set[str]:
         """Every flow of which something is stored."""
@@ -64,7 +65,13 @@ class Board:
 
     def desired(self, flow: str) -> Desired:
         """What is asked of a flow."""
-        return self._get(flow_key(flow, "desired"), Desired) or Desired()
+        return self.asked(flow)[0]
+
+    def asked(self, flow: str) -> tuple[Desired, int]:
+        """What is asked of a flow, and the revision of that; 0: nothing was ever asked."""
+        key = flow_key(flow, "desired")
+        entry = self._bucket.get(key)
+        return self._value(key, entry, Desired) or Desired(), entry.revision
 
     def lease(self, flow: str) -> Lease | None:
         """Who looks after a flow, or did last."""
@@ -80,9 +87,26 @@ class Board:
         return status
 
     def paused(self, flow: str) -> bool:
-        """Whether a flow has been paused and no process of it runs any more."""
-        status = self.status(flow)
-        return self.desired(flow).paused and status.owner != "" and not status.pids
+        """Whether a flow has been paused and no process of it runs any more.
+
+        Only who looks after it can tell, and only once it knows of the latest wish: a status of
+        before may say that nothing runs where something is about to be started.
+
+        Raises:
+            RetryableError: NATS does not answer.
+        """
+        self._bucket.latest([flow_key(flow, what) for what in ("desired", "lease", "status")])
+        (desired, revision), status = self.asked(flow), self.status(flow)
+        return desired.paused and status.state is State.PAUSED and status.asked == revision
+
+    def gone(self, flow: str, revision: int) -> bool:
+        """Whether no process runs of a flow that a revision of the configuration has deleted.
+
+        Nor will one be started: whoever looks after flows goes by that revision or a later one.
+        """
+        living = [service for service, _ in self.services().values() if not service.dead]
+        informed = living and all(service.seen >= revision for service in living)
+        return bool(informed) and self.lease(flow) is None
 
     def ask(self, flow: str, change: Callable[[Desired], Desired]) -> Desired:
         """Change what is asked of a flow; returns what is asked now.
@@ -92,22 +116,25 @@ class Board:
         """
         key = flow_key(flow, "desired")
         for _ in range(_TRIES):
+            # Somebody may have asked for the contrary a moment ago, of another service.
+            self._bucket.latest([key])
             entry = self._bucket.get(key)
             known = kv.read(key, entry, Desired) or Desired()
             wanted = change(known)
             if wanted == known or self._bucket.put(key, wanted, entry.revision):
                 return wanted
-            self._bucket.refresh()
         raise RetryableError("control.contended", "others change this flow, too", where=flow)
 
     def _get(self, key: str, kind: type[T]) -> T | None:
-        entry = self._bucket.get(key)
+        return self._value(key, self._bucket.get(key), kind)
+
+    def _value(self, key: str, entry: Entry, kind: type[T]) -> T | None:
         with self._lock:
             known = self._read.get(key)
-        if known is not None and known[0] == entry.revision:
+        if known is not None and known[0] == entry:
             value = known[1]
             return value if isinstance(value, kind) else None
         found = kv.read(key, entry, kind)
         with self._lock:
-            self._read[key] = (entry.revision, found)
+            self._read[key] = (entry, found)
         return found

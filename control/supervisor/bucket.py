@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import msgspec
+import structlog
 
 from connectors.errors import ConfigError, RetryableError
 from connectors.jetstream import api
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from connectors.jetstream.spec import NatsSpec
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+log = structlog.get_logger()
 
 BUCKET = "CDC_FLOWS"
 _STREAM = f"KV_{BUCKET}"
@@ -66,20 +69,9 @@ class FlowBucket:
 
     def __init__(self, nats: NatsSpec, told: Callable[[], object]) -> None:
         self._connection = connect(nats)
+        self._replicas = nats.stream.replicas
         try:
-            ensure_bucket(
-                self._connection,
-                _STREAM,
-                [f"{_SUBJECT}>"],
-                {
-                    "max_msgs_per_subject": 1,
-                    "discard": "new",
-                    "num_replicas": nats.stream.replicas,
-                    "allow_rollup_hdrs": True,
-                    "deny_delete": True,
-                    "allow_direct": True,
-                },
-            )
+            self._make()
             self._gets = DirectGets(self._connection)
             self._subscription = self._connection.subscribe(f"{_SUBJECT}>", lambda _message: told())
         except BaseException:
@@ -88,6 +80,7 @@ class FlowBucket:
         self._lock = threading.Lock()
         self._entries: dict[str, Entry] = {}
         self._seen = 0
+        self._created = ""
 
     def close(self) -> None:
         """Let go of the connection. Never raises."""
@@ -111,21 +104,56 @@ class FlowBucket:
         with self._lock:
             return self._entries.get(key, ABSENT)
 
+    def latest(self, keys: Sequence[str]) -> None:
+        """Bring these up to date in the mirror, as the stream's leader has them.
+
+        Raises:
+            RetryableError: NATS does not answer.
+        """
+        subjects = [f"{_SUBJECT}{key}" for key in keys]
+        try:
+            found = api.messages(self._connection, _STREAM, subjects)
+        except api.ApiError as error:
+            raise RetryableError("control.bucket_gone", str(error), where=BUCKET) from error
+        with self._lock:
+            for key, message in zip(keys, found, strict=True):
+                if message is not None:
+                    self._note(key, Entry(message.seq, message.data))
+
     def entries(self) -> Mapping[str, Entry]:
         """Everything in the mirror."""
         with self._lock:
             return dict(self._entries)
 
     def refresh(self) -> None:
-        """Read what was written since the last time. Raises RetryableError."""
+        """Read what was written since the last time.
+
+        A bucket that was deleted is made again, and one that is another one by now is read from its
+        beginning: nothing holds any more of what the earlier one said.
+
+        Raises:
+            RetryableError: NATS does not answer.
+            ConfigError: The bucket cannot be made again.
+        """
+        info = api.stream_info(self._connection, _STREAM)
+        if info is None:
+            log.error("the bucket of the flows is gone, it is made again", bucket=BUCKET)
+            self._make()
+            info = api.stream_info(self._connection, _STREAM)
+        created = info.created if info is not None else ""
+        if created != self._created:
+            with self._lock:
+                self._entries.clear()
+                self._seen, self._created = 0, created
         while True:
             body = {"seq": self._seen + 1, "next_by_subj": f"{_SUBJECT}>", "batch": _AT_ONCE}
             found = self._gets.get(_STREAM, body)
-            for message in found:
-                self._note(
-                    message.subject.removeprefix(_SUBJECT), Entry(message.sequence, message.payload)
-                )
-                self._seen = max(self._seen, message.sequence)
+            # All at once: what one write has taken another one may give back.
+            with self._lock:
+                for message in found:
+                    entry = Entry(message.sequence, message.payload)
+                    self._note(message.subject.removeprefix(_SUBJECT), entry)
+                    self._seen = max(self._seen, message.sequence)
             if len(found) < _AT_ONCE:
                 return
 
@@ -156,7 +184,8 @@ class FlowBucket:
             ):
                 ack = api.decode_ack(reply.payload)
                 if ack.error is None:
-                    self._note(write.key, Entry(ack.seq, write.value))
+                    with self._lock:
+                        self._note(write.key, Entry(ack.seq, write.value))
                 elif classify(ack.error) is not Kind.OVERTAKEN:
                     raise RetryableError(
                         "jetstream.not_stored",
@@ -170,10 +199,20 @@ class FlowBucket:
         """Write one value. Returns and raises as `write`."""
         return self.write([Write(key, msgspec.json.encode(value), revision)])[0]
 
+    def _make(self) -> None:
+        settings: dict[str, object] = {
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "num_replicas": self._replicas,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            "allow_direct": True,
+        }
+        ensure_bucket(self._connection, _STREAM, [f"{_SUBJECT}>"], settings)
+
     def _note(self, key: str, entry: Entry) -> None:
-        with self._lock:
-            if entry.revision >= self._entries.get(key, ABSENT).revision:
-                self._entries[key] = entry
+        if entry.revision >= self._entries.get(key, ABSENT).revision:
+            self._entries[key] = entry
 
 
 def read(key: str, entry: Entry, kind: type[T]) -> T | None:

@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 # For so long flows are started before anything else is seen to.
 _BUSY = 0.5
+# When it is tried again to end what a dead service has left of a flow that is not to run.
+_ORPHANS_AGAIN = 10.0
 _BAD = (State.BACKING_OFF, State.CRASH_LOOP, State.REFUSED)
 
 
@@ -50,6 +52,7 @@ class Fleet:
         self._launcher, self._flows, self._patience = launcher, flows, patience
         self._version = metadata.version("waxtap")
         self._orphaned: dict[str, Service] = {}
+        self._tried: dict[str, float] = {}
         self._files: dict[str, Rendered] = {}
 
     @property
@@ -98,13 +101,16 @@ class Fleet:
                 log.warning("processes of a flow that runs elsewhere do not end", flow=name)
 
     def want(
-        self, rendered: Mapping[str, Rendered], desired: Callable[[str], Desired], revision: int
+        self,
+        rendered: Mapping[str, Rendered],
+        asked: Callable[[str], tuple[Desired, int]],
+        revision: int,
     ) -> None:
         """Tell each flow what it should be.
 
         Args:
             rendered: What the configuration wants.
-            desired: What is asked of a flow.
+            asked: What is asked of a flow, and the revision of that.
             revision: Of the configuration.
         """
         for name, flow in self.members.items():
@@ -112,11 +118,11 @@ class Fleet:
             if wanted is None:
                 flow.want(None)
                 continue
-            asked = desired(name)
+            desired, since = asked(name)
             mark = fingerprint(
-                wanted.fingerprint, self._launcher.nats, self._version, asked.restarts
+                wanted.fingerprint, self._launcher.nats, self._version, desired.restarts
             )
-            flow.want(Wanted(wanted, mark, asked.paused, revision))
+            flow.want(Wanted(wanted, mark, desired.paused, revision, since))
             if flow.group is not None and self._files.get(name) is not wanted:
                 # What a flow reads late may have changed, though nothing that restarts it.
                 try:
@@ -134,8 +140,11 @@ class Fleet:
         busy_until = time.monotonic() + _BUSY
         for name, flow in self.members.items():
             before = flow.state
+            ours = name in may_start and time.monotonic() < busy_until
             try:
-                flow.step(now, may_start=name in may_start and time.monotonic() < busy_until)
+                if name in self._orphaned and flow.rests and not (ours and self._alone(name, now)):
+                    continue
+                flow.step(now, may_start=ours)
             except OSError:
                 # The others are seen to all the same.
                 log.exception("a flow cannot be seen to, trying again", flow=name)
@@ -150,6 +159,7 @@ class Fleet:
             flow = self.members.get(name)
             if flow is not None:
                 log.warning("flow lost to another service, ended", flow=name)
+                self._orphaned.pop(name, None)
                 flow.want(None)
                 flow.kill()
 
@@ -160,12 +170,17 @@ class Fleet:
 
     def finished(self) -> list[str]:
         """The flows that are not wanted any more, and have ended."""
-        return [name for name, flow in self.members.items() if flow.finished]
+        return [
+            name
+            for name, flow in self.members.items()
+            if flow.finished and name not in self._orphaned
+        ]
 
     def forget(self, name: str, *, wholly: bool) -> None:
         """Look after a flow no longer; wholly: it is no more, and neither is its folder."""
         del self.members[name]
         self._files.pop(name, None)
+        self._tried.pop(name, None)
         if wholly:
             self._folder(name).remove()
 
@@ -189,6 +204,17 @@ class Fleet:
         self._files[name] = wanted.rendered
         log.info("flow started", flow=name, pids=group.pids)
         return group
+
+    def _alone(self, name: str, now: float) -> bool:
+        """End what a dead service has left of a flow that is not to run; whether nothing is."""
+        if now < self._tried.get(name, float("-inf")) + _ORPHANS_AGAIN:
+            return False
+        self._tried[name] = now
+        if not end_orphans(self._orphaned[name], name):
+            log.warning("processes of a dead control service do not end", flow=name)
+            return False
+        del self._orphaned[name]
+        return True
 
     def _folder(self, name: str) -> FlowFolder:
         return flow_folder(self._flows, name)

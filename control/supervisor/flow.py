@@ -67,12 +67,14 @@ class Wanted:
         mark: Of what runs: with another one it must be started anew.
         paused: It is not to run.
         revision: Of the configuration that wants this.
+        asked: The revision of what is asked of it.
     """
 
     rendered: Rendered
     mark: str
     paused: bool
     revision: int
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,11 @@ class SupervisedFlow:
         return self._wanted is None and self.group is None
 
     @property
+    def rests(self) -> bool:
+        """Whether nothing of it runs here, nor is to."""
+        return self.group is None and (self._wanted is None or self._wanted.paused)
+
+    @property
     def observed(self) -> int:
         """The revision of the configuration that it follows; 0: none yet."""
         wanted = self._wanted
@@ -143,6 +150,11 @@ class SupervisedFlow:
         running = self.group.mark if self.group is not None else self._tried
         settled = wanted.paused and self.group is None
         return wanted.revision if settled or running == wanted.mark else 0
+
+    @property
+    def asked(self) -> int:
+        """The revision of what is asked of it that it follows; 0: nothing was."""
+        return self._wanted.asked if self._wanted is not None else 0
 
     def want(self, wanted: Wanted | None) -> None:
         """Say what it should be; None: it is to end for good."""

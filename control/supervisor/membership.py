@@ -8,6 +8,10 @@ service that finds itself declared dead ends its flows at once; it may join anew
 A lease is taken by a write that names the revision it replaces, and it counts as ours only if we
 wrote it since we joined: so a service that was thought dead cannot go on with a lease that somebody
 is about to take.
+
+A sign of life says which revision of the configuration its service goes by. So it can be told that
+nobody will take the lease of a flow any more that a revision has deleted: who has not joined yet
+reads the configuration once it has.
 """
 
 from __future__ import annotations
@@ -42,13 +46,18 @@ class Membership:
         bucket: What they share.
         board: Its reader.
         me: This service; its `beat` does not matter.
+
+    Attributes:
+        joined: How often it has joined the others.
     """
 
     def __init__(self, bucket: FlowBucket, board: Board, me: Service) -> None:
         self._bucket, self._board, self._me = bucket, board, me
         self._key = service_key(me.id)
+        self.joined = 0
         self._revision: int | None = None
         self._beaten = float("-inf")
+        self._said = 0
         self._looked: float | None = None
         self._silent: dict[str, tuple[int, float]] = {}
         self._held: dict[str, int] = {}
@@ -62,25 +71,32 @@ class Membership:
         """Whether nobody can have declared us dead yet."""
         return self._revision is not None and now - self._beaten < SILENCE
 
-    def beat(self, now: float) -> bool:
+    def beat(self, now: float, seen: int = 0) -> bool:
         """Give a sign of life if it is time to; False: we had been declared dead.
+
+        Args:
+            now: Seconds of a clock that never goes back.
+            seen: The revision of the configuration that we go by from now on.
 
         Raises:
             RetryableError: NATS does not answer.
         """
-        if self._revision is not None and now - self._beaten < BEAT_EVERY:
-            return True
+        joining = self._revision is None
         entry = self._bucket.get(self._key)
         known = self._board.service(self._me.id)
-        joining = self._revision is None
         if not joining and (known is None or known.dead):
             self._revision = None
             self._held.clear()
             return False
+        if not joining and now - self._beaten < BEAT_EVERY and seen == self._said:
+            return True
         # An earlier one of our own may have been stored although its answer was lost.
-        sign = msgspec.structs.replace(self._me, beat=known.beat + 1 if known else 1)
+        beat = known.beat + 1 if known else 1
+        sign = msgspec.structs.replace(self._me, beat=beat, seen=0 if joining else seen)
         if self._bucket.put(self._key, sign, entry.revision):
             self._revision, self._beaten = self._bucket.get(self._key).revision, now
+            self._said = sign.seen
+            self.joined += joining
         else:
             self._bucket.refresh()
         return True
@@ -168,16 +184,21 @@ class Membership:
     def drop(self, flows: Iterable[str]) -> None:
         """Give leases back, with all that is stored of flows that are no more.
 
+        What somebody else has taken meanwhile is theirs, and stays.
+
         Raises:
             RetryableError: NATS does not answer.
         """
-        whole = [flow for flow in flows if flow in self._held]
-        keys = [flow_key(flow, what) for flow in whole for what in ("status", "desired", "lease")]
+        held = {flow: self._held[flow] for flow in flows if flow in self._held}
+        leases = [Write(flow_key(flow, "lease"), b"", at) for flow, at in held.items()]
+        ours = zip(held, self._bucket.write(leases), strict=True)
+        gone = [flow for flow, given_back in ours if given_back]
+        keys = [flow_key(flow, what) for flow in gone for what in ("status", "desired")]
         known = {key: self._bucket.get(key) for key in keys}
         self._bucket.write(
             [Write(key, b"", entry.revision) for key, entry in known.items() if entry.value]
         )
-        for flow in whole:
+        for flow in held:
             self._held.pop(flow, None)
 
     def leave(self) -> None:

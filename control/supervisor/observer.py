@@ -58,6 +58,11 @@ class FlowObserver:
         with self._lock:
             self._running = running
 
+    def forget(self, flow: str) -> None:
+        """Nothing more is asked of a flow: it is no more, or somebody else's."""
+        with self._lock:
+            self._conditions.pop(flow, None)
+
     def conditions(
         self, flow: str, state: State, rendered: Rendered | None
     ) -> tuple[Condition, ...]:

@@ -25,6 +25,8 @@ class Service(msgspec.Struct, frozen=True):
         host: Of the machine (and its boot): processes of a service on the same host can be ended.
         folder: Its state folder.
         beat: Grows with each sign of life.
+        seen: The revision of the configuration that it goes by: it starts nothing that only an
+            earlier one wants.
         dead: Another service has seen no sign of life, or it has ended itself.
     """
 
@@ -32,6 +34,7 @@ class Service(msgspec.Struct, frozen=True):
     host: str
     folder: str
     beat: int
+    seen: int = 0
     dead: bool = False
 
 
@@ -100,6 +103,7 @@ class FlowStatus(msgspec.Struct, frozen=True):
         state: Of its processes.
         owner: The id of the service that looks after it.
         observed: The revision of the configuration that it follows.
+        asked: The revision of what is asked of it (`Desired`) that it follows.
         workers: Worker threads of each process.
         processes: Of its cluster.
         pids: That run now.
@@ -112,6 +116,7 @@ class FlowStatus(msgspec.Struct, frozen=True):
     state: State = State.PENDING
     owner: str = ""
     observed: int = 0
+    asked: int = 0
     workers: int = 1
     processes: int = 1
     pids: tuple[int, ...] = ()

@@ -52,7 +52,7 @@ class Reports:
         for name, flow in flows.items():
             status = self._status(flow, rendered.get(name))
             before, at = self._written.get(name, (FlowStatus(), float("-inf")))
-            urgent = (status.state, status.pids) != (before.state, before.pids)
+            urgent = _urgent(status) != _urgent(before)
             if status != before and (urgent or now - at >= _EVERY):
                 key = flow_key(name, "status")
                 value = msgspec.json.encode(status)
@@ -72,6 +72,7 @@ class Reports:
             state=flow.state,
             owner=self._service,
             observed=flow.observed,
+            asked=flow.asked,
             workers=rendered.workers if rendered else 1,
             processes=rendered.processes if rendered else 1,
             pids=group.pids if group else (),
@@ -80,3 +81,8 @@ class Reports:
             last_error=flow.last_error,
             conditions=self._conditions(flow.name, flow.state, rendered),
         )
+
+
+def _urgent(status: FlowStatus) -> tuple[State, tuple[int, ...], int]:
+    """What somebody may wait for."""
+    return status.state, status.pids, status.asked

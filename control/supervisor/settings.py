@@ -50,6 +50,10 @@ class Observer(Protocol):
         """From now on these run."""
         ...
 
+    def forget(self, flow: str) -> None:
+        """A flow is no more, or somebody else's."""
+        ...
+
     def conditions(
         self, flow: str, state: State, rendered: Rendered | None
     ) -> tuple[Condition, ...]:

@@ -76,6 +76,8 @@ class Supervisor:
         self._wake, self._told, self._stop = threading.Event(), threading.Event(), threading.Event()
         self._keep = False
         self._configured: tuple[Specs | None, dict[str, Rendered]] = (None, {})
+        self._configuring = threading.Lock()
+        self._read_since = 0
         self._shared: _Shared | None = None
         self._refreshed = self._rotated = float("-inf")
         self._threads = [
@@ -142,36 +144,44 @@ class Supervisor:
         """Ask for a paused flow to run again. Raises RetryableError."""
         self._ask(flow, lambda asked: msgspec.structs.replace(asked, paused=False))
 
-    def restart(self, flow: str, request: str = "") -> None:
+    def restart(self, flow: str, request: str = "") -> bool:
         """Ask for a flow to be stopped in order and started again.
 
         Args:
             flow: Its name.
             request: An id; the same one again asks for nothing more.
 
+        Returns:
+            Whether that was asked; False: it is paused.
+
         Raises:
             RetryableError: NATS does not answer.
         """
 
         def once_more(asked: Desired) -> Desired:
-            if request and asked.request == request:
+            if asked.paused or (request and asked.request == request):
                 return asked
             return msgspec.structs.replace(asked, restarts=asked.restarts + 1, request=request)
 
-        self._ask(flow, once_more)
+        return not self._ask(flow, once_more).paused
 
-    async def stopped(self, flow: str) -> None:
-        """Return once no process of a paused or deleted flow runs, at whichever service.
+    async def stopped(self, flow: str, revision: int) -> None:
+        """Return once no process of a deleted flow runs or may be started, at whichever service.
+
+        Args:
+            flow: Its name.
+            revision: One of the configuration in which it has been deleted.
 
         Raises:
             RetryableError: NATS has not answered yet.
         """
-        while not (self.board.paused(flow) or self.board.lease(flow) is None):
+        while not self.board.gone(flow, revision):
             await asyncio.sleep(_ENDING_TICK)
 
-    def _ask(self, flow: str, change: Callable[[Desired], Desired]) -> None:
-        self.board.ask(flow, change)
+    def _ask(self, flow: str, change: Callable[[Desired], Desired]) -> Desired:
+        wanted = self.board.ask(flow, change)
         self._wake.set()
+        return wanted
 
     # ---- the threads
 
@@ -186,8 +196,7 @@ class Supervisor:
                     else self._specs.changed(known.revision, _SPECS_WAIT)
                 )
                 if found is not None:
-                    self._configured = found, render(found.tree)
-                    self._wake.set()
+                    self._configure(found)
             except WaxtapError as error:
                 log.warning("the configuration cannot be read, trying again", reason=str(error))
                 self._stop.wait(_RETRY_AFTER)
@@ -195,6 +204,14 @@ class Supervisor:
                 # A fault of ours must not leave later revisions unseen.
                 log.exception("the configuration cannot be followed, trying again")
                 self._stop.wait(_RETRY_AFTER)
+
+    def _configure(self, found: Specs) -> None:
+        """Go by a revision, unless a later one is known."""
+        with self._configuring:
+            known, _ = self._configured
+            if known is None or found.revision > known.revision:
+                self._configured = found, render(found.tree)
+                self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -216,6 +233,10 @@ class Supervisor:
         shared = self._shared = self._shared or self._join()
         if not self._present(shared, now):
             return
+        if self._read_since != shared.membership.joined:
+            # What was read before may be older than what somebody had seen who did not see us.
+            self._configure(self._specs.read())
+            self._read_since = shared.membership.joined
         shared.membership.look(now)
         specs, rendered = self._configured
         if specs is not None:
@@ -224,7 +245,7 @@ class Supervisor:
             for name, before in taken.items():
                 self._fleet.take_over(name, before, self._me, now)
             shared.membership.tidy()
-            self._fleet.want(rendered, shared.board.desired, specs.revision)
+            self._fleet.want(rendered, shared.board.asked, specs.revision)
         # Looking and taking may have waited for NATS: who was silent for long may start nothing.
         self._step(time.monotonic())
         if self._observer is not None:
@@ -235,6 +256,8 @@ class Supervisor:
         shared.membership.drop(gone)
         for name in gone:
             shared.reports.forget(name)
+            if self._observer is not None:
+                self._observer.forget(name)
             self._fleet.forget(name, wholly=name not in rendered)
 
     def _report(self, shared: _Shared, now: float) -> None:
@@ -268,7 +291,9 @@ class Supervisor:
             self._told.clear()
             shared.bucket.refresh()
             self._refreshed = now
-        if not shared.membership.beat(now):
+        specs, _ = self._configured
+        current = specs is not None and self._read_since == shared.membership.joined
+        if not shared.membership.beat(now, specs.revision if specs and current else 0):
             log.error("this service was declared dead, its flows are ended", service=self._me.id)
             self._fleet.abandon(list(self._fleet.members))
             return False

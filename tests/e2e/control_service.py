@@ -17,6 +17,8 @@ from control.servers.spawn import spawn
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from tests.e2e.deployment import Deployment
 
@@ -29,6 +31,8 @@ class ControlService:
         name: Of its state folder and its log.
         module: What is run.
         embedded: Whether it runs NATS inside.
+        environment: More variables, for references.
+        config: A file whose section `nats` tells where NATS is.
     """
 
     def __init__(
@@ -38,7 +42,11 @@ class ControlService:
         module: str = "control.server",
         *,
         embedded: bool = False,
+        environment: Mapping[str, str] | None = None,
+        config: Path | None = None,
     ) -> None:
+        self._config = config
+        self._more = dict(environment or {})
         self._deployment, self._module, self._embedded = deployment, module, embedded
         self.state = deployment.folder / name
         self.log = deployment.folder / f"{name}.log"
@@ -51,10 +59,12 @@ class ControlService:
             "--listen": f"127.0.0.1:{self.port}",
             "--metrics": f"127.0.0.1:{self._metrics_port}",
         }
-        environment = self._deployment.environment("")
+        environment = self._deployment.environment("") | self._more
         for name in ("WAXTAP_CONFIG", "WAXTAP_FLOW"):
             del environment[name]
         nats = ["--embedded"] if self._embedded else ["--nats-url", self._deployment.nats.url]
+        if self._config is not None:
+            nats = ["--config", str(self._config)]
         arguments = [*nats, *(word for pair in options.items() for word in pair)]
         self._process = spawn(
             [sys.executable, "-m", self._module, *arguments],

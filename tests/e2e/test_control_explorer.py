@@ -168,7 +168,7 @@ def test_states_are_right_while_a_sink_runs_lags_fails_and_parks(deployment: Dep
         },
     }
     environment = deployment.environment("") | {"IDLE_DSN": deployment.target.dsn("idle")}
-    workers, repetitions, board = Workers(), Repetitions(), FixedBoard()
+    workers, repetitions, board = Workers(), Repetitions(nats), FixedBoard()
     specs = FixedSpecs(tree)
 
     def register(server: grpc.aio.Server) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from control.supervisor.settings import Observer, SpecSource
+
 _FAKE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_flow.py")))
 TREE: dict[str, Any] = {
     "sources": {"shop": {"type": "postgres", "dsn": "${SHOP_DSN}"}},
@@ -67,14 +69,16 @@ class Killed(Exception):  # noqa: N818 - it is no error
 class service:  # noqa: N801 - it is used as a function
     """A control service; one that is left by `Killed` leaves everything as it is."""
 
-    def __init__(self, url: str, state: Path, specs: MemorySpecSource) -> None:
+    def __init__(
+        self, url: str, state: Path, specs: SpecSource, observer: Observer | None = None
+    ) -> None:
         nats = {"url": url}
         self._folder = StateFolder(state)
         patience = Patience(grace=1.0, first=0.2, longest=0.4, healthy=60.0, loop=3)
         environment = {"PATH": os.environ["PATH"], "SHOP_DSN": "s3cret"}
         spec = NatsSpec.model_validate(nats)
         settings = Settings(spec, Launcher(nats, environment, _FAKE), self._folder, patience)
-        self._supervisor = Supervisor(settings, specs)
+        self._supervisor = Supervisor(settings, specs, observer)
 
     def __enter__(self) -> Supervisor:
         self._supervisor.start()

@@ -16,12 +16,14 @@ from control.server.assembly import ControlServer
 from control.server.audit import Audit
 from control.server.authentication import Authentication
 from control.server.listening import Listening
+from control.server.open_streams import OpenStreams
 from control.services.config_service import ConfigService
 from control.specs.store import SpecStore
 from control.supervisor.rendering import render
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
+    from concurrent.futures import Future
     from types import TracebackType
     from typing import TypeVar
 
@@ -39,7 +41,8 @@ class Flows:
     asked: list[str] = field(default_factory=list)
     runs: set[str] = field(default_factory=set)
 
-    async def stopped(self, flow: str) -> None:
+    async def stopped(self, flow: str, revision: int) -> None:
+        assert revision
         self.asked.append(flow)
         while flow in self.runs:
             await asyncio.sleep(0.01)
@@ -74,7 +77,11 @@ class RunningControl:
 
     def run(self, work: Coroutine[object, object, T]) -> T:
         """Run something in the service's loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_PATIENCE)
+        return self.go(work).result(_PATIENCE)
+
+    def go(self, work: Coroutine[object, object, T]) -> Future[T]:
+        """Begin something in the service's loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +108,11 @@ class RunningControl:
         server = ControlServer(
             self._listening.address,
             [service.register],
-            interceptors=(Authentication(self._listening.read_callers(self._environment)), Audit()),
+            interceptors=(
+                Authentication(self._listening.read_callers(self._environment)),
+                OpenStreams(),
+                Audit(),
+            ),
             credentials=self._listening.credentials(),
         )
         await server.start()

@@ -40,6 +40,9 @@ class SilentSource:
     def check(self) -> list[WaxtapError]:
         return []
 
+    def owned(self) -> list[str]:
+        return []
+
     def drop(self) -> list[str]:
         return []
 

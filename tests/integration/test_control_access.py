@@ -93,6 +93,16 @@ def test_who_is_not_known_is_let_in_nowhere_but_at_the_health_service(
     )
     health = health_pb2.HealthCheckResponse.FromString(check(b""))
     assert health.status == health_pb2.HealthCheckResponse.SERVING
+    # A stream that stays open is for callers who are known.
+    watch: grpc.UnaryStreamMultiCallable[bytes, bytes] = control.channel.unary_stream(
+        "/grpc.health.v1.Health/Watch"
+    )
+    with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+        next(watch(b"", timeout=10))
+    watching = watch(b"", timeout=10, metadata=_bearing(TOKENS["viewer"]))
+    watched = health_pb2.HealthCheckResponse.FromString(next(watching))
+    assert watched.status == health_pb2.HealthCheckResponse.SERVING
+    watching.cancel()
 
 
 def test_changes_are_written_down_with_who_asked_and_no_secret(control: RunningControl) -> None:

@@ -78,6 +78,13 @@ def test_a_file_is_planned_applied_and_looked_at(
     assert "[postgres.unreachable]" in told
 
     assert run(["delete", "sources/shop"]) == WRONG_INPUT
+    empty = file.with_name("empty.yaml")
+    empty.write_text("")
+    assert run(["plan", "-f", str(empty)]) == OK
+    assert (
+        "leaves of sources/shop: slot waxtap_shop, publication waxtap_shop"
+        in capsys.readouterr().out
+    )
     drop = ["--server-objects", "keep", "--stream", "drop"]
     assert run(["delete", "sources/shop", *drop]) == OK
     assert run(["delete", "topics/db.users"]) == OK

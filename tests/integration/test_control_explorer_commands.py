@@ -56,7 +56,7 @@ def waxtap(
         "sinks": {"warehouse": {"type": "postgres", "dsn": database.dsn, "topics": ["db.*"]}},
     }
     specs, board = FixedSpecs(tree), FixedBoard({"deliver/warehouse"})
-    workers, repetitions = Workers(), Repetitions()
+    workers, repetitions = Workers(), Repetitions(nats)
 
     def register(server: grpc.aio.Server) -> None:
         MessageService(explorer, workers).register(server)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import grpc
 import pytest
@@ -17,6 +20,11 @@ from control.cli.app import run
 from control.pb.cdc.v1 import cdc_pb2 as pb
 from control.pb.cdc.v1 import cdc_pb2_grpc
 from control.server.assembly import ControlServer
+from control.server.authentication import Authentication
+from control.server.callers import Caller, Role
+from control.server.open_streams import OpenStreams
+from control.server.tokens import Callers
+from control.services.calls import Repetitions, Workers
 from control.services.flow_service import FlowService
 from control.supervisor.bucket import BUCKET
 from dataflows import reporting
@@ -27,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from control.servers.nats import NatsServer
+    from control.supervisor.records import Desired
     from control.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.servers
@@ -43,15 +52,18 @@ def nats(nats_server: NatsServer) -> Iterator[str]:
 
 @asynccontextmanager
 async def _served(
-    supervisor: Supervisor,
+    supervisor: Supervisor, nats: str, *interceptors: grpc.aio.ServerInterceptor
 ) -> AsyncIterator[tuple[cdc_pb2_grpc.FlowServiceAsyncStub, int]]:
-    server = ControlServer("127.0.0.1:0", [FlowService(supervisor).register])
+    workers, repetitions = Workers(), Repetitions(NatsSpec.model_validate({"url": nats}))
+    service = FlowService(supervisor, workers, repetitions)
+    server = ControlServer("127.0.0.1:0", [service.register], interceptors=interceptors)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield cdc_pb2_grpc.FlowServiceStub(channel), server.port
     finally:
         await server.stop(0.1)
+        await asyncio.to_thread(workers.close)
 
 
 def _status(arguments: list[str]) -> int:
@@ -79,7 +91,7 @@ def test_flows_are_listed_watched_paused_resumed_and_restarted(nats: str, tmp_pa
     specs = MemorySpecSource(TREE)
 
     async def client(supervisor: Supervisor) -> None:
-        async with _served(supervisor) as (stub, _):
+        async with _served(supervisor, nats) as (stub, _):
             name = "flows/capture/shop"
 
             async def get() -> pb.Flow:
@@ -115,8 +127,9 @@ def test_flows_are_listed_watched_paused_resumed_and_restarted(nats: str, tmp_pa
             await stub.ResumeFlow(pb.ResumeFlowRequest(name=name))
             await _until(get, _FLOW.STATE_RUNNING)
             await _started(tmp_path, 2)
+            once = uuid4()
             for _ in range(2):
-                await stub.RestartFlow(pb.RestartFlowRequest(name=name, request_id="once"))
+                await stub.RestartFlow(pb.RestartFlowRequest(name=name, request_id=str(once)))
             await _started(tmp_path, 3)
             await _until(get, _FLOW.STATE_RUNNING)
             assert len(starts(tmp_path, "capture/shop")) == 3
@@ -145,6 +158,84 @@ def test_flows_are_listed_watched_paused_resumed_and_restarted(nats: str, tmp_pa
         asyncio.run(client(supervisor))
 
 
+def test_a_repeated_request_counts_once_whichever_service_it_reaches(
+    nats: str, tmp_path: Path
+) -> None:
+    specs, name = MemorySpecSource(TREE), "flows/capture/shop"
+    first, second, third, fourth = (str(uuid4()) for _ in range(4))
+
+    def asked(of: Supervisor) -> Desired:
+        return of.board.ask("capture/shop", lambda known: known)
+
+    async def clients(one: Supervisor, two: Supervisor) -> None:
+        async with _served(one, nats) as (here, _), _served(two, nats) as (there, _):
+            await here.PauseFlow(pb.PauseFlowRequest(name=name, request_id=first))
+            await here.ResumeFlow(pb.ResumeFlowRequest(name=name, request_id=second))
+            # Sent again, it pauses nothing that has been resumed since.
+            for stub in (here, there):
+                await stub.PauseFlow(pb.PauseFlowRequest(name=name, request_id=first))
+            assert not asked(two).paused
+            await here.PauseFlow(pb.PauseFlowRequest(name=name))
+            await there.ResumeFlow(pb.ResumeFlowRequest(name=name, request_id=second))
+            assert asked(one).paused
+            await here.ResumeFlow(pb.ResumeFlowRequest(name=name))
+            for stub, identity in ((here, third), (there, fourth), (there, third), (here, fourth)):
+                await stub.RestartFlow(pb.RestartFlowRequest(name=name, request_id=identity))
+            assert asked(one).restarts == 2
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await there.ResumeFlow(pb.ResumeFlowRequest(name=name, request_id=third))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert "request_id: it was used for another request" in str(refused.value.details())
+
+    with service(nats, tmp_path / "1", specs) as one, service(nats, tmp_path / "2", specs) as two:
+        until(lambda: one.ready and two.ready, "ready")
+        asyncio.run(clients(one, two))
+
+
+def test_so_many_watches_are_open_at_once_of_a_caller_and_of_all(nats: str, tmp_path: Path) -> None:
+    tokens = {name: secrets.token_hex(32) for name in ("ann", "ben", "cem")}
+    known = Callers(
+        tuple(
+            (hashlib.sha256(token.encode()).digest(), Caller(name, Role.VIEWER))
+            for name, token in tokens.items()
+        ),
+        {},
+    )
+
+    async def client(supervisor: Supervisor) -> None:
+        limits = Authentication(known), OpenStreams(of_one=2, of_all=3)
+        async with _served(supervisor, nats, *limits) as (stub, _):
+
+            def watch(name: str) -> grpc.aio.UnaryStreamCall[pb.WatchFlowsRequest, pb.Flow]:
+                metadata = (("authorization", f"Bearer {tokens[name]}"),)
+                return stub.WatchFlows(pb.WatchFlowsRequest(), metadata=metadata)
+
+            async def refused(name: str) -> str:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await anext(aiter(watch(name)))
+                assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                return str(caught.value.details())
+
+            open_ = [watch(name) for name in ("ann", "ann", "ben")]
+            for each in open_:
+                assert (await anext(aiter(each))).name
+            assert "ann has 2 watches and tails open already" in await refused("ann")
+            assert "3 watches and tails are open already" in await refused("cem")
+            # One that has ended makes room.
+            open_[0].cancel()
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        assert (await anext(aiter(watch("cem")))).name
+                        break
+                    except grpc.aio.AioRpcError:
+                        await asyncio.sleep(0.05)
+
+    with service(nats, tmp_path, MemorySpecSource(TREE)) as supervisor:
+        until(lambda: supervisor.ready, "ready")
+        asyncio.run(client(supervisor))
+
+
 def test_the_command_line_waits_for_what_it_asks(
     nats: str,
     tmp_path: Path,
@@ -155,7 +246,7 @@ def test_the_command_line_waits_for_what_it_asks(
     reporting.configure({})
 
     async def commands(supervisor: Supervisor) -> None:
-        async with _served(supervisor) as (_, port):
+        async with _served(supervisor, nats) as (_, port):
             server = ["--server", f"127.0.0.1:{port}"]
 
             async def command(*arguments: str) -> tuple[int, str]:

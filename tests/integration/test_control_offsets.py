@@ -72,7 +72,9 @@ class Setup:
         self.sinks = Sinks(nats, self.specs, environment)
         self.explorer = Explorer(nats, self.specs, environment)
         self.workers = Workers()
-        self.service = OffsetService(self.explorer, self.board.paused, self.workers, Repetitions())
+        self.service = OffsetService(
+            self.explorer, self.board.paused, self.workers, Repetitions(nats)
+        )
 
     def store(self, first: int, last: int) -> None:
         changes = [row("shop", number, number) for number in range(first, last + 1)]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from connectors.errors import ConfigError
 from connectors.jetstream.connection import connect
@@ -16,10 +20,12 @@ from control.supervisor.board import Board
 from control.supervisor.bucket import BUCKET, FlowBucket
 from control.supervisor.host import StateFolder
 from control.supervisor.membership import SILENCE, Membership
-from control.supervisor.records import Service, State
+from control.supervisor.observer import FlowObserver
+from control.supervisor.records import FlowStatus, Lease, Service, State, flow_key
 from tests.integration.control_flows import (
     TREE,
     Killed,
+    MemorySpecs,
     MemorySpecSource,
     lives,
     service,
@@ -54,9 +60,21 @@ def _until_running(supervisor: Supervisor) -> None:
     until(lambda: _all_in(supervisor, State.RUNNING), "running")
 
 
+class _Forgetting(FlowObserver):
+    """Notes of which flows nothing more is to be known."""
+
+    def __init__(self, flows: Path) -> None:
+        super().__init__(flows)
+        self.forgotten: list[str] = []
+
+    def forget(self, flow: str) -> None:
+        super().forget(flow)
+        self.forgotten.append(flow)
+
+
 def test_only_the_flow_whose_rendering_changes_is_restarted(nats: str, tmp_path: Path) -> None:
-    specs = MemorySpecSource(TREE)
-    with service(nats, tmp_path, specs) as one:
+    specs, observer = MemorySpecSource(TREE), _Forgetting(tmp_path)
+    with service(nats, tmp_path, specs, observer) as one:
         _until_running(one)
         until(lambda: all(starts(tmp_path, flow) for flow in _BOTH), "started")
         specs.edit(lambda tree: tree["sources"]["shop"].update(dsn="${OTHER}"))
@@ -72,6 +90,7 @@ def test_only_the_flow_whose_rendering_changes_is_restarted(nats: str, tmp_path:
         specs.edit(lambda tree: tree["sinks"].pop("warehouse"))
         until(lambda: one.board.lease("deliver/warehouse") is None, "deleted")
         until(lambda: not file.parent.exists(), "folder removed")
+        assert observer.forgotten == ["deliver/warehouse"]
 
 
 def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) -> None:
@@ -80,9 +99,10 @@ def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) ->
         _until_running(one)
         with service(nats, tmp_path / "2", specs) as two:
             until(lambda: _all_in(two, State.RUNNING), "seen by the other")
+            until(lambda: starts(tmp_path / "1", "capture/shop"), "started")
             two.pause("capture/shop")
             until(lambda: two.board.paused("capture/shop"), "paused")
-            assert one.board.status("capture/shop").state is State.PAUSED
+            until(lambda: _all_in(one, State.PAUSED, ("capture/shop",)), "seen by the other")
             (pid,) = starts(tmp_path / "1", "capture/shop")
             assert not lives(pid)
             two.resume("capture/shop")
@@ -92,6 +112,86 @@ def test_pause_resume_and_restart_from_any_service(nats: str, tmp_path: Path) ->
             two.restart("capture/shop", "request-1")
             assert two.board.desired("capture/shop").restarts == 1
             assert starts(tmp_path / "2", "capture/shop") == []
+
+
+def test_a_flow_is_paused_once_its_owner_says_so_of_the_latest_wish(nats: str) -> None:
+    member, flow = _Member(nats, "one"), "capture/shop"
+
+    def paused(state: State, asked: int) -> bool:
+        key = flow_key(flow, "status")
+        status = FlowStatus(state, "one", asked=asked)
+        assert member.bucket.put(key, status, member.bucket.get(key).revision)
+        return member.board.paused(flow)
+
+    with member.bucket:
+        member.turn(0.0)
+        member.membership.take([flow])
+        assert not paused(State.BACKING_OFF, 0)
+        member.board.ask(flow, lambda asked: replace(asked, paused=True))
+        first = member.board.asked(flow)[1]
+        # It has not seen that yet, and may be about to start.
+        assert not member.board.paused(flow)
+        assert not paused(State.STOPPING, first)
+        assert paused(State.PAUSED, first)
+        member.board.ask(flow, lambda asked: replace(asked, paused=False))
+        assert not member.board.paused(flow)
+        member.board.ask(flow, lambda asked: replace(asked, paused=True))
+        assert not member.board.paused(flow)
+        # Resumed in between, it may have been started again.
+        assert not paused(State.PAUSED, first)
+        assert paused(State.PAUSED, member.board.asked(flow)[1])
+
+
+class _Late:
+    """Tells of revisions late, or never; the first look may find an earlier one."""
+
+    def __init__(self, specs: MemorySpecSource, first: MemorySpecs | None = None) -> None:
+        self._specs, self._first = specs, first
+        self.open = threading.Event()
+
+    def read(self) -> MemorySpecs:
+        found, self._first = self._first or self._specs.read(), None
+        return found
+
+    def changed(self, after: int, timeout: float) -> MemorySpecs | None:
+        return self._specs.changed(after, timeout) if self.open.wait(min(timeout, 0.5)) else None
+
+
+def _ends(supervisor: Supervisor, flow: str, revision: int, seconds: float) -> bool:
+    async def ends() -> bool:
+        try:
+            await asyncio.wait_for(supervisor.stopped(flow, revision), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    return asyncio.run(ends())
+
+
+def test_a_deleted_flow_has_stopped_once_every_service_knows(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    late = _Late(specs)
+    with service(nats, tmp_path / "1", specs) as one, service(nats, tmp_path / "2", late) as two:
+        until(lambda: _all_in(one, State.RUNNING), "running")
+        until(lambda: _all_in(two, State.RUNNING), "seen by the other")
+        assert _ends(one, "capture/no", 1, 5)
+        # Made and deleted before a service has seen either: it may have read the one of these
+        # revisions that has it, and be about to run it.
+        specs.edit(lambda tree: tree["sources"].update(brief=tree["sources"]["shop"]))
+        specs.edit(lambda tree: tree["sources"].pop("brief"))
+        assert not _ends(one, "capture/brief", 3, 0.5)
+        late.open.set()
+        assert _ends(one, "capture/brief", 3, 5)
+
+
+def test_who_joins_reads_the_configuration_afterwards(nats: str, tmp_path: Path) -> None:
+    specs = MemorySpecSource(TREE)
+    early = specs.read()
+    specs.edit(lambda tree: tree["sources"].pop("shop"))
+    with service(nats, tmp_path, _Late(specs, early)) as one:
+        until(lambda: _all_in(one, State.RUNNING, ("deliver/warehouse",)), "running")
+        assert _ends(one, "capture/shop", 2, 5)
+        assert starts(tmp_path, "capture/shop") == []
 
 
 def test_bad_ends_are_told(nats: str, tmp_path: Path) -> None:
@@ -153,11 +253,15 @@ def test_another_service_takes_over_from_a_killed_one(nats: str, tmp_path: Path)
             raise Killed
         old = [pid for flow in _BOTH for pid in starts(tmp_path / "1", flow)]
         assert all(lives(pid) for pid in old)
-        took = until(lambda: all(starts(tmp_path / "2", flow) for flow in _BOTH), "taken over", 15)
-        _until_running(two)
+        # Whether a flow is to run or not, nothing that the dead one has left of it goes on.
+        two.pause("capture/shop")
+        took = until(lambda: starts(tmp_path / "2", "deliver/warehouse"), "taken over", 15)
+        until(lambda: two.board.paused("capture/shop"), "paused")
         assert not any(lives(pid) for pid in old)
         assert {two.board.status(flow).owner for flow in _BOTH} == {two.service}
         assert took >= SILENCE - 2
+        two.resume("capture/shop")
+        _until_running(two)
 
 
 def test_a_service_that_ends_in_order_leaves_its_flows_to_others(nats: str, tmp_path: Path) -> None:
@@ -242,6 +346,49 @@ def test_a_lease_counts_only_if_it_was_written_since_the_service_joined(nats: st
         assert other.membership.take(["capture/shop"]) == {}
         other.bucket.refresh()
         assert late.membership.lost() == []
+
+
+def test_a_lease_that_somebody_else_has_taken_is_not_given_back(nats: str) -> None:
+    member, flow = _Member(nats, "one"), "capture/shop"
+    with member.bucket:
+        member.turn(0.0)
+        member.membership.take([flow])
+        member.board.ask(flow, lambda asked: replace(asked, paused=True))
+        key = flow_key(flow, "lease")
+        assert member.bucket.put(key, Lease("other"), member.bucket.get(key).revision)
+        member.membership.drop([flow])
+        member.bucket.refresh()
+        assert member.board.lease(flow) == Lease("other")
+        assert member.board.desired(flow).paused
+        assert member.membership.held == set()
+
+
+def _started_besides(state: Path, before: list[int]) -> bool:
+    return starts(state, "capture/shop")[-1] not in before
+
+
+def test_a_bucket_that_is_deleted_while_services_run_is_made_again(
+    nats: str, tmp_path: Path
+) -> None:
+    def delete() -> None:
+        with connect(NatsSpec.model_validate({"url": nats})) as connection:
+            connection.request(f"$JS.API.STREAM.DELETE.KV_{BUCKET}")
+
+    with service(nats, tmp_path, MemorySpecSource(TREE)) as one:
+        _until_running(one)
+        until(lambda: starts(tmp_path, "capture/shop"), "started")
+        for made_by_us in (True, False):
+            before = starts(tmp_path, "capture/shop")
+            delete()
+            if not made_by_us:
+                _Member(nats, "other").bucket.close()
+            # Whoever had the leases has them no longer.
+            until(partial(_started_besides, tmp_path, before), "started anew")
+            assert not any(map(lives, before))
+            until(lambda: _all_in(one, State.RUNNING), "running again")
+            assert one.board.lease("capture/shop") == Lease(one.service)
+        one.pause("capture/shop")
+        until(lambda: one.board.paused("capture/shop"), "paused")
 
 
 def test_an_answer_that_was_lost_does_not_make_a_service_dead(nats: str) -> None:

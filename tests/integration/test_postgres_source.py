@@ -284,7 +284,7 @@ def test_create_false_uses_what_exists_and_drops_none_of_it(
     server.execute("INSERT INTO items VALUES (1)")
     with closing(source.open(None)) as reader:
         assert ids(read_changes(reader, 1)) == [1]
-    assert source.drop() == []
+    assert (source.owned(), source.drop()) == ([], [])
     assert published(server, "theirs") == ["public.items"]
     assert confirmed(server, f"theirs_{name}") > 0
 
@@ -310,7 +310,8 @@ def test_drop_removes_what_the_source_made_and_is_repeatable(
     source = make_source(database.dsn, name, slot=f"own_{name}")
     reader = source.open(None)
     # A session of the same source that still hangs does not stand in the way.
-    assert source.drop() == [f"slot own_{name}", f"publication waxtap_{name}"]
+    made = [f"slot own_{name}", f"publication waxtap_{name}"]
+    assert (source.owned(), source.drop()) == (made, made)
     reader.close()
     assert source.drop() == []
     assert server.execute("SELECT FROM pg_publication").fetchall() == []

@@ -65,6 +65,9 @@ class Log:
     def check(self) -> list[WaxtapError]:
         return []
 
+    def owned(self) -> list[str]:
+        return []
+
     def drop(self) -> list[str]:
         return []
 

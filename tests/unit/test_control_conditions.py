@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from control.metrics.scraping import Samples
 from control.supervisor import conditions as holds
 from control.supervisor import logs
-from control.supervisor.records import Truth
+from control.supervisor.observer import FlowObserver
+from control.supervisor.records import State, Truth
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,18 @@ def _statuses(flow: str, kind: str, *texts: str) -> dict[str, Truth]:
     assert [one.type for one in found] == holds.types_of(flow, kind)
     assert all(one.message == "" for one in found if one.status is _T)
     return {one.type: one.status for one in found}
+
+
+def test_nothing_is_kept_of_a_flow_that_is_no_more(tmp_path: Path) -> None:
+    observer = FlowObserver(tmp_path)
+
+    def since() -> float:
+        return observer.conditions("deliver/w", State.PAUSED, None)[0].since
+
+    first = since()
+    assert since() == first
+    observer.forget("deliver/w")
+    assert since() > first
 
 
 @pytest.mark.parametrize(

@@ -916,6 +916,7 @@ class PlanResponse(_message.Message):
     STOPPED_FLOWS_FIELD_NUMBER: _builtins.int
     RESTARTED_FLOWS_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     hash: _builtins.str
     """Of the plan and of what it was made against."""
     @_builtins.property
@@ -928,6 +929,10 @@ class PlanResponse(_message.Message):
     def stopped_flows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def restarted_flows(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def left_behind(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftBehind]:
+        """Of each source that goes, what stays unless it is dropped."""
+
     def __init__(
         self,
         *,
@@ -936,14 +941,51 @@ class PlanResponse(_message.Message):
         stopped_flows: _abc.Iterable[_builtins.str] | None = ...,
         restarted_flows: _abc.Iterable[_builtins.str] | None = ...,
         hash: _builtins.str = ...,
+        left_behind: _abc.Iterable[Global___LeftBehind] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "hash", b"hash", "restarted_flows", b"restarted_flows", "started_flows", b"started_flows", "stopped_flows", b"stopped_flows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "hash", b"hash", "left_behind", b"left_behind", "restarted_flows", b"restarted_flows", "started_flows", b"started_flows", "stopped_flows", b"stopped_flows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PlanResponse: _TypeAlias = PlanResponse  # noqa: Y015
+
+@_typing.final
+class LeftBehind(_message.Message):
+    """What a source that is deleted has made, and what stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVER_OBJECTS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    CURE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """sources/shop"""
+    stream: _builtins.str
+    """Its stream, such as CDC_shop, with every message in it."""
+    cure: _builtins.str
+    """How it can be dropped."""
+    @_builtins.property
+    def server_objects(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """On its server, such as `slot waxtap_shop`, for which the server keeps its log."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        server_objects: _abc.Iterable[_builtins.str] | None = ...,
+        stream: _builtins.str = ...,
+        cure: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cure", b"cure", "name", b"name", "server_objects", b"server_objects", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeftBehind: _TypeAlias = LeftBehind  # noqa: Y015
 
 @_typing.final
 class ApplyRequest(_message.Message):
@@ -952,20 +994,29 @@ class ApplyRequest(_message.Message):
     YAML_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SERVER_OBJECTS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     yaml: _builtins.str
     hash: _builtins.str
     """Of the plan."""
     request_id: _builtins.str
+    server_objects: Global___Disposal.ValueType
+    """What becomes of what the sources have made that the text does not have, as in
+    DeleteSourceRequest; kept unless said.
+    """
+    stream: Global___Disposal.ValueType
     def __init__(
         self,
         *,
         yaml: _builtins.str = ...,
         hash: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        server_objects: Global___Disposal.ValueType = ...,
+        stream: Global___Disposal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "request_id", b"request_id", "yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hash", b"hash", "request_id", b"request_id", "server_objects", b"server_objects", "stream", b"stream", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -978,7 +1029,9 @@ class ApplyResponse(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def plan(self) -> Global___PlanResponse: ...
+    def plan(self) -> Global___PlanResponse:
+        """As it was carried out: `left_behind` is what stays."""
+
     @_builtins.property
     def revision(self) -> Global___Revision: ...
     def __init__(
@@ -1003,12 +1056,17 @@ class Revision(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     AUTHOR_FIELD_NUMBER: _builtins.int
     DIFF_FIELD_NUMBER: _builtins.int
+    LEFT_BEHIND_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     author: _builtins.str
     diff: _builtins.str
     """A unified diff against the revision before it."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def left_behind(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeftBehind]:
+        """In the answer of RollBack: of each source that went, what stays."""
+
     def __init__(
         self,
         *,
@@ -1016,10 +1074,11 @@ class Revision(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         author: _builtins.str = ...,
         diff: _builtins.str = ...,
+        left_behind: _abc.Iterable[Global___LeftBehind] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "diff", b"diff", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "diff", b"diff", "left_behind", b"left_behind", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1076,17 +1135,24 @@ class RollBackRequest(_message.Message):
 
     REVISION_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SERVER_OBJECTS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     request_id: _builtins.str
+    server_objects: Global___Disposal.ValueType
+    """As in ApplyRequest, of the sources that the revision does not have."""
+    stream: Global___Disposal.ValueType
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        server_objects: Global___Disposal.ValueType = ...,
+        stream: Global___Disposal.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "revision", b"revision", "server_objects", b"server_objects", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

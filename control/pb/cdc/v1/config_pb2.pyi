@@ -823,7 +823,7 @@ class RestSource(_message.Message):
 
     @_builtins.property
     def body(self) -> _struct_pb2.Struct:
-        """Sent as JSON, with `method` POST."""
+        """SECRET, its texts. Sent as JSON, with `method` POST."""
 
     @_builtins.property
     def auth(self) -> Global___RestAuth: ...
