@@ -224,9 +224,9 @@ class Explorer:
     def source_offsets(self, names: Sequence[str]) -> list[SourceOffset]:
         """How far sources are. Raises RetryableError: NATS does not answer."""
         found = {stream.name: stream for stream in streams(self._opened.connection)}
-        config = self._sinks.config()
+        configured = self._sinks.sources(names)
         return self._opened.observer.of(
-            self._opened.connection, names, self._opened.reads, found, config
+            self._opened.connection, names, self._opened.reads, found, configured
         )
 
     def reset(self, sink: str, source: str, target: Target) -> None:
@@ -244,7 +244,7 @@ class Explorer:
             RetryableError: NATS or the target cannot be reached.
         """
         (reader,) = self._chosen(sink)
-        config, made = self._sinks.config(), self._sinks.sink(sink)
+        config, made = self._sinks.config(sink), self._sinks.sink(sink)
         if made is None or config is None:
             raise unusable(sink)
         found = [

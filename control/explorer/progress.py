@@ -21,7 +21,7 @@ from connectors.errors import WaxtapError
 from connectors.jetstream.consumers import Progress, progress
 from connectors.jetstream.offsets import KvOffsets
 from connectors.subjects import stored_upto
-from dataflows.spec import parse
+from dataflows.spec import part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.readers import Reader, Registered, Specs
     from control.explorer.streams import Stream
-    from dataflows.spec import Config
+    from dataflows.spec import Config, SourceConfig
 
 log = structlog.get_logger()
 
@@ -68,11 +68,11 @@ class Place(NamedTuple):
 
 
 class Sinks:
-    """The registered sinks, made to be asked. Usable from any thread.
+    """What is registered, each entry for itself, and sinks to be asked. Usable from any thread.
 
     Args:
         nats: Where the streams are.
-        specs: Where sinks are registered.
+        specs: Where sinks and sources are registered.
         environment: What references to secrets are resolved from.
     """
 
@@ -80,40 +80,65 @@ class Sinks:
         self._nats, self._specs, self._environment = nats, specs, environment
         self._context = SinkContext(threading.Event(), KvOffsets(nats))
         self._lock = threading.Lock()
-        self._made: tuple[int, Config | None] = (-1, None)
+        self._revision = -1
+        self._parts: dict[tuple[str, str], Config] = {}
+        self._told: dict[tuple[str, str], str] = {}
 
-    def config(self) -> Config | None:
-        """The configuration as flows are built from it; None: there is none that is valid.
+    def config(self, name: str) -> Config | None:
+        """A sink as its flow is built from it; None: it is not registered, or cannot be used.
 
         Raises:
-            RetryableError: It cannot be read now.
+            RetryableError: The configuration cannot be read now.
         """
-        registered = self._specs.read()
-        with self._lock:
-            if registered.revision == self._made[0]:
-                return self._made[1]
-        config = self._parsed(registered)
-        with self._lock:
-            self._made = registered.revision, config
-        return config
+        return self._part(self._specs.read(), "sinks", name)
 
     def sink(self, name: str) -> Sink | None:
-        """A sink; None: it is not registered, or its settings are wrong."""
-        config = self.config()
-        if config is None or name not in config.sinks:
+        """A sink, made to be asked; None and raises as `config`."""
+        config = self.config(name)
+        if config is None:
             return None
         found = config.sinks[name]
         return registry.sink(found.type, found.name, found.spec, self._context)
 
-    def _parsed(self, registered: Registered) -> Config | None:
-        if not registered.tree.get("sources"):  # nothing is registered yet
-            return None
+    def sources(self, names: Sequence[str]) -> dict[str, SourceConfig]:
+        """Those of these sources that are registered and can be used. Raises as `config`."""
+        registered = self._specs.read()
+        parts = {name: self._part(registered, "sources", name) for name in names}
+        return {name: part.sources[name] for name, part in parts.items() if part is not None}
+
+    def _part(self, registered: Registered, section: str, name: str) -> Config | None:
+        """One entry alone: what is wrong with another one is of no concern to it.
+
+        One that cannot be used is looked at again each time: a secret's file may come later.
+        """
+        entry = section, name
+        with self._lock:
+            if registered.revision != self._revision:
+                self._revision = registered.revision
+                self._parts.clear()
+                self._told.clear()
+            known = self._parts.get(entry)
+        if known is not None:
+            return known
         try:
-            config = parse({**registered.tree, "nats": {}}, self._environment)
+            config = part(registered.tree, self._environment, self._nats, {entry})
         except WaxtapError as error:
-            log.warning("the registered configuration cannot be used", reason=str(error))
+            self._tell(entry, str(error))
             return None
+        if name not in (config.sinks if section == "sinks" else config.sources):
+            return None
+        with self._lock:
+            if registered.revision == self._revision:
+                self._parts[entry] = config
         return config
+
+    def _tell(self, entry: tuple[str, str], reason: str) -> None:
+        """Log what is wrong with an entry, once."""
+        with self._lock:
+            is_known = self._told.get(entry) == reason
+            self._told[entry] = reason
+        if not is_known:
+            log.warning("a registered entry cannot be used", where=".".join(entry), reason=reason)
 
 
 class Places:

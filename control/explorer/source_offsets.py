@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from connectors.jetstream.direct import DirectGets
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.streams import Stream
-    from dataflows.spec import Config
+    from dataflows.spec import SourceConfig
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class Observer:
         names: Sequence[str],
         reads: DirectGets,
         streams: Mapping[str, Stream],
-        config: Config | None,
+        configured: Mapping[str, SourceConfig],
     ) -> list[SourceOffset]:
         """How far these sources are.
 
@@ -89,14 +89,14 @@ class Observer:
             names: Which.
             reads: Reads stored messages.
             streams: By name.
-            config: How they are configured; None: only the streams can be asked.
+            configured: By name, those whose servers can be asked.
 
         Raises:
             RetryableError: NATS does not answer.
         """
         stored = [_stored(connection, name, reads, streams) for name in names]
         asked = [
-            self._executor.submit(self._observe, name, checkpoint, config)
+            self._executor.submit(self._observe, name, checkpoint, configured.get(name))
             for name, (_, _, checkpoint) in zip(names, stored, strict=True)
         ]
         deadline = time.monotonic() + _PATIENCE
@@ -112,11 +112,10 @@ class Observer:
         return found
 
     def _observe(
-        self, name: str, stored: Checkpoint | None, config: Config | None
+        self, name: str, stored: Checkpoint | None, found: SourceConfig | None
     ) -> Observation | None:
-        if config is None or name not in config.sources:
+        if found is None:
             return None
-        found = config.sources[name]
         try:
             context = source_context(self._nats, name, self._stop)
             source = registry.source(found.type, name, found.spec, found.accept, context)
