@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from connectors.jetstream.stream import source_name
 from connectors.subjects import topic_of
@@ -98,10 +101,20 @@ def place(head: Head) -> tuple[str, str, int, str]:
 def _is_key(wanted: str, key: str | None) -> bool:
     if key is None:
         return False
-    found = json.loads(key)
-    if len(found) == 1 and wanted == str(*found.values()):
+    values = msgspec.json.decode(key, type=dict[str, msgspec.Raw])
+    if len(values) == 1 and wanted == _plain(bytes(*values.values())):
         return True
     try:
-        return bool(json.loads(wanted) == found)
+        return bool(_exact(wanted) == _exact(key))
     except ValueError:
         return False
+
+
+def _plain(value: bytes) -> str:
+    """A value as somebody writes it: a text without its quotes, anything else as it stands."""
+    return str(json.loads(value)) if value.startswith(b'"') else value.decode()
+
+
+def _exact(text: str) -> object:
+    """JSON with every digit of its numbers."""
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)

@@ -148,9 +148,23 @@ def test_subjects_of_what_is_wanted() -> None:
 
 def test_keys_as_they_are_stored() -> None:
     assert key_text('{ "id" : 7,"n":"ä" }') == r'{"id":7,"n":"\u00e4"}'
-    for wrong in ("7", "[]", "{}", "{", '"id"'):
+    for wrong in ("7", "[]", "{}", "{", '"id"', '{"id": NaN}', "[" * 100_000):
         with pytest.raises(ValueError, match="JSON object"):
             key_text(wrong)
+
+
+def test_a_key_keeps_every_digit_of_its_numbers() -> None:
+    exact = '{"a":12345678901234567890.123456789,"b":1.10,"c":1e5,"d":-0.0}'
+    assert key_text(exact.replace(",", " ,\n\t").replace(":", " : ")) == exact
+    digits = "9" * 5000  # more than Python turns into an int
+    assert key_text(f'{{"id": {digits}}}') == f'{{"id":{digits}}}'
+    texts = r'{"a b" : "x  \"{1.10}\" \\" , "n":[1, {"m": null}]}'
+    assert key_text(texts) == r'{"a b":"x  \"{1.10}\" \\","n":[1,{"m":null}]}'
+    near = '{"id":12345678901234567890.2}'
+    assert Selection(key=near).of([head(State.FAILED, key='{"id":12345678901234567890.1}')]) == []
+    assert Selection(key=near.replace(":", ": ")).of([head(State.FAILED, key=near)])
+    assert Selection(key="1.10").of([head(State.FAILED, key='{"id":1.10}')])
+    assert Selection(key="a b").of([head(State.FAILED, key='{"id":"a b"}')])
 
 
 @settings(deadline=None)
@@ -167,11 +181,11 @@ def test_an_index_finds_every_change_of_a_row(keys: list[int]) -> None:
     assert index.size == 16 * len(keys)
 
 
-def head(state: State, error: str = "", sequence: int = 5) -> Head:
+def head(state: State, error: str = "", sequence: int = 5, key: str = '{"id":17}') -> Head:
     reason = Reason("PermanentError", error, "it is bad" if error else "")
     return Head(
         "warehouse", "CDC_shop", "2026", sequence, "CDC.shop.db.users.0", (), state, reason, 1,
-        "2026-01-02T03:04:05.678Z", "1", '{"id":17}', False,
+        "2026-01-02T03:04:05.678Z", "1", key, False,
     )  # fmt: skip
 
 
