@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from control.cli.output import exact
 from control.cli.stored import moment
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 
@@ -41,7 +41,7 @@ def listed(
                 told = _told(letter)
                 if whole:
                     named = cdc_pb2.GetDeadLetterRequest(name=letter.name)
-                    told["change"] = json.loads(stub.GetDeadLetter(named).payload)
+                    told["change"] = exact(stub.GetDeadLetter(named).payload)
                 found.append(told)
             request.page_token = answer.next_page_token
             if not request.page_token or len(found) >= limit:
@@ -91,7 +91,7 @@ def _told(letter: cdc_pb2.DeadLetter) -> dict[str, object]:
         "id": letter.sequence,
         "state": state.removeprefix("LETTER_STATE_").lower(),
         "topic": letter.topic,
-        "key": json.loads(letter.key) if letter.key else None,
+        "key": exact(letter.key) if letter.key else None,
         "attempts": letter.attempts,
         "failed_at": moment(letter.failure_time),
         "code": letter.error_code,

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from connectors.errors import ConfigError
 from control.cli.client import Service
-from control.cli.output import Format, console, plain, show, show_messages
+from control.cli.output import Format, console, plain, print_payload, show, show_messages
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _one(stub: cdc_pb2_grpc.MessageServiceStub, name: str, output: Format) -> in
             out.print(f"{label:<10} {text}", highlight=False)
     for header in message.headers:
         out.print(f"{header.name}: {header.value}", highlight=False)
-    out.print_json(message.payload or "null")
+    print_payload(out, message.payload or "null")
     return _DONE
 
 
