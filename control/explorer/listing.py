@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from control.explorer.key_index import Covered
+from connectors.subjects import covers
+from control.explorer.key_indexes import Covered
 from control.explorer.lanes import Lane, Lanes
 from control.explorer.looking import Looking
 from control.explorer.messages import Message
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.direct import DirectGets
-    from control.explorer.key_index import KeyIndexes
+    from control.explorer.key_indexes import KeyIndexes
     from control.explorer.states import Restriction
     from control.explorer.streams import Stream
     from control.explorer.wanted import Wanted
@@ -150,8 +151,10 @@ class Listing:
         total = sum(map(len, candidates.values()))
         # Whatever else must hold is only seen when they are read.
         counted = not (self.wanted.needs_payload or not self.wanted.subjects_tell)
-        if self.restriction is not None and self.restriction.fates:
-            counted = counted and not self.wanted.key
+        if self.wanted.key and self.restriction is not None:
+            whole = {subjects for each in self.streams for subjects in self._subjects(each)}
+            split = any(lane.subjects not in whole for lane in behind)
+            counted = counted and not (self.restriction.fates or split)
         step = -1 if self.order.descending else 1
         messages: list[Message] = []
         scanned = matching = 0
@@ -164,7 +167,7 @@ class Listing:
         ):
             places[each.stream] = each.sequence + step
             scanned += 1
-            if each.message is not None:
+            if each.message is not None and _lies_in(behind, each.message):
                 matching += 1
                 if matching > skip:
                     messages.append(each.message)
@@ -178,21 +181,28 @@ class Listing:
         return Page(messages, token, total if counted else -1, scanned, incomplete)
 
     def _by_key(self, lanes: Sequence[Lane]) -> dict[str, list[int]] | None:
-        """The sequences of a row's changes by stream; None: not every stream is indexed yet."""
-        known = {stream.name: stream for stream in self.streams}
+        """The sequences of a row's changes by stream; None: not every stream is indexed yet.
+
+        What a sink leaves of a topic is found in the index of the whole topic.
+        """
         found: dict[str, list[int]] = {}
         complete = True
-        for lane in lanes:
-            stream = known[lane.stream]
-            covered = Covered(lane.stream, stream.created, lane.subjects)
-            sequences = self.indexes.find(covered, self.wanted.key, stream.state.last_seq)
-            if sequences is None:
-                complete = False
-                continue
-            mine = [each for each in sequences if lane.low <= each <= lane.high]
-            if mine:
-                found[lane.stream] = sorted([*found.get(lane.stream, []), *mine])
-        return found if complete else None
+        for stream in self.streams:
+            mine = [lane for lane in lanes if lane.stream == stream.name]
+            sequences: list[int] = []
+            for subjects in self._subjects(stream):
+                if not any(covers(subjects, lane.subjects) for lane in mine):
+                    continue
+                covered = Covered(stream.name, stream.created, subjects)
+                first, last = stream.state.first_seq, stream.state.last_seq
+                part = self.indexes.find(covered, self.wanted.key, first, last)
+                if part is None:
+                    complete = False
+                else:
+                    sequences += part
+            if sequences:
+                found[stream.name] = sorted(sequences)
+        return inside(found, lanes) if complete else None
 
     def looking(self) -> Looking:
         """What looks at messages for this question."""
@@ -209,8 +219,11 @@ class Listing:
             Lane(stream.name, subject, *bounds)
             for stream in self.streams
             for bounds in [self._bounds(stream)]
-            for subject in self.wanted.subjects(stream.source)
+            for subject in self._subjects(stream)
         ]
+
+    def _subjects(self, stream: Stream) -> tuple[str, ...]:
+        return self.wanted.subjects(stream.source)
 
     def _bounds(self, stream: Stream) -> tuple[int, int]:
         """The sequences of a stream that its time range leaves."""
@@ -259,3 +272,10 @@ class Listing:
             {name: Place(created[name], sequence) for name, sequence in places.items()},
             skip,
         )
+
+
+def _lies_in(lanes: Sequence[Lane], message: Message) -> bool:
+    """Whether one of the lanes of its stream has its subject."""
+    return any(
+        lane.stream == message.stream and covers(lane.subjects, message.subject) for lane in lanes
+    )

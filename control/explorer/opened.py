@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream.connection import Connection, connect
 from connectors.jetstream.direct import DirectGets
+from connectors.jetstream.headers_only import headers_of
 from control.explorer.deliveries import Deliveries
-from control.explorer.key_index import KeyIndexes
+from control.explorer.key_indexes import KeyIndexes
 from control.explorer.progress import Places, Sinks
 from control.explorer.source_offsets import Observer
 
@@ -45,7 +46,7 @@ def connected(nats: NatsSpec, sinks: Sinks) -> Open:
     return Open(
         connection,
         reads,
-        KeyIndexes(connection),
+        KeyIndexes(lambda of, after: headers_of(connection, of.stream, of.subjects, after)),
         places,
         Deliveries(connection, reads, places),
         Observer(nats, places.executor),
