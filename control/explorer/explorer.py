@@ -13,6 +13,7 @@ from control.explorer.looking import whole
 from control.explorer.messages import shown
 from control.explorer.opened import connected
 from control.explorer.pages import Ordered, Page
+from control.explorer.picking import picked
 from control.explorer.progress import Sinks
 from control.explorer.readers import UnknownSinkError, readers, sources
 from control.explorer.resetting import place, reset, unusable
@@ -136,22 +137,13 @@ class Explorer:
         if sink:
             (reader,) = self._chosen(sink)
             left = restriction(self._opened.connection, self._opened.places, reader, fates, found)
-        listing = Listing(
-            self._opened.connection,
-            self._opened.reads,
-            self._opened.indexes,
-            found,
-            wanted,
-            order,
-            preview,
-            left,
-        )
+        listing = self._listing(found, wanted, order, preview, left)
         page = listing.page(question, limit, number, place)
         deliveries = self._opened.deliveries.of(page.messages, list(known.values()), found)
         return Shown(page, deliveries, page_tokens.encode(page.token) if page.token else "")
 
-    def tail(self, wanted: Wanted, *, last: int, preview: int) -> tuple[list[Message], Tail]:
-        """The last messages that are stored, and what gives those that follow.
+    def tail(self, wanted: Wanted, *, last: int, preview: int) -> Tail:
+        """Gives the last messages that are stored, and then those that follow.
 
         Args:
             wanted: Which.
@@ -162,20 +154,19 @@ class Explorer:
             ConfigError: The topic is not well-formed.
             RetryableError: NATS does not answer.
         """
-        found = streams(self._opened.connection, wanted.source)
+        opened = self._opened
+        found = streams(opened.connection, wanted.source)
         newest = Ordered(by_time=True, descending=True)
-        listing = Listing(
-            self._opened.connection,
-            self._opened.reads,
-            self._opened.indexes,
-            found,
-            wanted,
-            newest,
-            preview,
-        )
-        stored = listing.page("", last).messages[::-1] if last else []
-        tail = Tail(self._opened.connection, self._opened.reads, wanted, listing.looking(), found)
-        return stored, tail
+        looking = self._listing(found, wanted, newest, preview).looking()
+        # Only their places are kept: they are read again when they are given.
+        places: dict[str, list[int]] = {}
+        if last:
+            page = self._listing(found, wanted, newest, 0).page("", last)
+            for message in reversed(page.messages):
+                places.setdefault(message.stream, []).append(message.sequence)
+        stored = picked(opened.reads, places, looking, by_time=True, descending=False)
+        given = (each.message for each in stored if each.message is not None)
+        return Tail(opened.connection, opened.reads, wanted, looking, preview, found, given)
 
     def message(self, stream: str, sequence: int) -> tuple[Message, list[Delivery]] | None:
         """A message with its headers and its whole payload; None: there is no such change.

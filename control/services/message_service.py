@@ -173,13 +173,13 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
             )
         self._tails += 1
         try:
-            messages, tail = await self._workers.run(
+            tail = await self._workers.run(
                 self._explorer.tail, choice, last=request.last, preview=preview
             )
             while True:
+                messages = await self._workers.run(tail.next)
                 for message in messages:
                     yield shown(message)
-                messages = await self._workers.run(tail.next)
                 if not messages:
                     await asyncio.sleep(_TAIL_PAUSE)
         finally:
