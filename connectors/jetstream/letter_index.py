@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream import api
@@ -11,11 +12,15 @@ from connectors.jetstream.letters import STREAM, letter_subject, read_head, shar
 from connectors.jetstream.schemas import SchemaStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from connectors.contracts.changes import Delivered
     from connectors.jetstream.connection import Connection
     from connectors.letters import Head
+
+
+# So many are deleted at once.
+_PIECE = 1000
 
 
 class Opened(NamedTuple):
@@ -70,15 +75,21 @@ def read(connection: Connection, chosen: Sequence[Head]) -> Iterator[Opened]:
             yield Opened(head, read_letter(connection, schemas, head.sequence, message))
 
 
-def drop(connection: Connection, chosen: Sequence[Head]) -> None:
+def drop(connection: Connection, chosen: Iterable[Head]) -> None:
     """Delete letters that no flow waits for: of a sink or a stream that is no more.
+
+    Args:
+        connection: To NATS.
+        chosen: Which; a piece of them is in memory at a time.
 
     Raises:
         RetryableError: NATS does not answer.
     """
-    subjects = [_subject(head) for head in chosen]
-    large = [_subject(head) for head in chosen if head.large]
-    remove_letters(connection, subjects, large)
+    left = iter(chosen)
+    while piece := list(islice(left, _PIECE)):
+        subjects = [_subject(head) for head in piece]
+        large = [_subject(head) for head in piece if head.large]
+        remove_letters(connection, subjects, large)
 
 
 def created(connection: Connection, stream: str) -> str:

@@ -136,7 +136,7 @@ class Explorer:
         left = None
         if sink:
             (reader,) = self._chosen(sink)
-            left = restriction(self._opened.connection, self._opened.places, reader, fates, found)
+            left = restriction(self._opened.letters, self._opened.places, reader, fates, found)
         listing = self._listing(found, wanted, order, preview, left)
         page = listing.page(question, limit, number, place)
         deliveries = self._opened.deliveries.of(page.messages, list(known.values()), found)

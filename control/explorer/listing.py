@@ -156,6 +156,11 @@ class Listing:
             split = any(lane.subjects not in whole for lane in behind)
             counted = counted and not (self.restriction.fates or split)
         step = -1 if self.order.descending else 1
+        if counted and len(left) == 1:  # pages before this one need not be read
+            ((stream, sequences),) = left.items()
+            end = max(len(sequences) - skip, 0)
+            left = {stream: sequences[:end] if self.order.descending else sequences[skip:]}
+            skip = 0
         messages: list[Message] = []
         scanned = matching = 0
         for each in picked(
@@ -180,7 +185,7 @@ class Listing:
         incomplete = not done and len(messages) < limit
         return Page(messages, token, total if counted else -1, scanned, incomplete)
 
-    def _by_key(self, lanes: Sequence[Lane]) -> dict[str, list[int]] | None:
+    def _by_key(self, lanes: Sequence[Lane]) -> dict[str, Sequence[int]] | None:
         """The sequences of a row's changes by stream; None: not every stream is indexed yet.
 
         What a sink leaves of a topic is found in the index of the whole topic.

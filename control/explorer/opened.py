@@ -9,6 +9,7 @@ from connectors.jetstream.direct import DirectGets
 from connectors.jetstream.headers_only import headers_of
 from control.explorer.deliveries import Deliveries
 from control.explorer.key_indexes import KeyIndexes
+from control.explorer.letter_places import Letters
 from control.explorer.progress import Places, Sinks
 from control.explorer.source_offsets import Observer
 
@@ -24,6 +25,7 @@ class Open(NamedTuple):
     indexes: KeyIndexes
     places: Places
     deliveries: Deliveries
+    letters: Letters
     observer: Observer
 
     def close(self) -> None:
@@ -49,5 +51,6 @@ def connected(nats: NatsSpec, sinks: Sinks) -> Open:
         KeyIndexes(lambda of, after: headers_of(connection, of.stream, of.subjects, after)),
         places,
         Deliveries(connection, reads, places),
+        Letters(connection),
         Observer(nats, places.executor),
     )

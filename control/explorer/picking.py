@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from heapq import merge
 from typing import TYPE_CHECKING
@@ -71,16 +72,21 @@ def _of_stream(
                     yield value, Read(stream, sequence, look(stream, raw))
 
 
-def inside(candidates: Mapping[str, Sequence[int]], lanes: Sequence[Lane]) -> dict[str, list[int]]:
+def inside(
+    candidates: Mapping[str, Sequence[int]], lanes: Sequence[Lane]
+) -> dict[str, Sequence[int]]:
     """Those sequences that lie in a lane of their stream."""
     bounds: dict[str, list[tuple[int, int]]] = {}
     for lane in lanes:
         bounds.setdefault(lane.stream, []).append((lane.low, lane.high))
     return {
-        stream: [
-            each
-            for each in sequences
-            if any(low <= each <= high for low, high in bounds.get(stream, ()))
-        ]
+        stream: array(
+            "Q",
+            (
+                each
+                for each in sequences
+                if any(low <= each <= high for low, high in bounds.get(stream, ()))
+            ),
+        )
         for stream, sequences in candidates.items()
     }

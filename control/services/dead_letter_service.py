@@ -176,7 +176,7 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
     def _act(self, action: Action, chosen: Selection) -> Outcome:
         sinks = readers(self._specs.read())
         with connect(self._nats) as connection:
-            heads = chosen.of(letter_index.heads(connection, chosen.sink))
+            heads = chosen.among(letter_index.heads(connection, chosen.sink))
             return carry_out(connection, action, heads, sinks, self._patience)
 
 
