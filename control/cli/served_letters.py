@@ -41,7 +41,8 @@ def listed(
                 told = _told(letter)
                 if whole:
                     named = cdc_pb2.GetDeadLetterRequest(name=letter.name)
-                    told["change"] = exact(stub.GetDeadLetter(named).payload)
+                    payload = b"".join(piece.data for piece in stub.ReadDeadLetterPayload(named))
+                    told["change"] = exact(payload.decode())
                 found.append(told)
             request.page_token = answer.next_page_token
             if not request.page_token or len(found) >= limit:

@@ -205,7 +205,11 @@ def _one(stub: cdc_pb2_grpc.MessageServiceStub, name: str, output: Format) -> in
     if not name.startswith("streams/"):
         stream, _, sequence = name.rpartition("/")
         name = f"streams/{stream}/messages/{sequence}"
-    message = stub.GetMessage(cdc_pb2.GetMessageRequest(name=name))
+    request = cdc_pb2.GetMessageRequest(name=name)
+    message = stub.GetMessage(request)
+    if message.payload_cut:
+        whole = b"".join(piece.data for piece in stub.ReadMessagePayload(request))
+        message.payload, message.payload_cut = whole.decode(), False
     if output != "table":
         show(plain(message), output)
         return _DONE

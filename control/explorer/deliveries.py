@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # So many subjects may one request name.
 _AT_ONCE = 500
+# What deliveries of a page take at most, and each of them beside its sink and its error.
+_MOST_BYTES, _BESIDE = 6 * 1024 * 1024, 16
 
 
 class Fate(Enum):
@@ -126,6 +128,16 @@ def _letters(subjects: Sequence[str], first: int) -> Question:
         STREAM,
         {"multi_last": subjects, "seq": first, "batch": _AT_ONCE, "max_bytes": MOST_BYTES},
     )
+
+
+def told_in_full(deliveries: Sequence[Sequence[Delivery]]) -> int:
+    """How many messages come before what is told of them is too much for an answer; 1 at least."""
+    size = 0
+    for count, of_one in enumerate(deliveries):
+        size += sum(len(each.error.encode()) + len(each.sink) + _BESIDE for each in of_one)
+        if size > _MOST_BYTES:
+            return max(count, 1)
+    return len(deliveries)
 
 
 def delivery(sink: str, subject: str, sequence: int, place: Place, letter: Head | None) -> Delivery:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream.stream import source_name
 from control.explorer import page_tokens, topics
+from control.explorer.deliveries import told_in_full
 from control.explorer.listing import Listing
 from control.explorer.looking import whole
 from control.explorer.messages import shown
 from control.explorer.opened import connected
-from control.explorer.pages import Ordered, Page
+from control.explorer.pages import MOST_BYTES, Ordered, Page
 from control.explorer.picking import picked
 from control.explorer.progress import Sinks
 from control.explorer.readers import UnknownSinkError, readers, sources
@@ -25,6 +26,7 @@ from control.explorer.tailing import Tail
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from connectors.jetstream.direct import Raw
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.deliveries import Delivery, Fate
     from control.explorer.messages import Message
@@ -45,12 +47,12 @@ class Shown(NamedTuple):
     Attributes:
         page: The page.
         deliveries: For each message what became of it.
-        token: Of the next page; empty: there is none.
+        following: The token of the next page; empty: there is none.
     """
 
     page: Page
     deliveries: list[list[Delivery]]
-    token: str
+    following: str
 
 
 class Explorer:
@@ -140,7 +142,9 @@ class Explorer:
         listing = self._listing(found, wanted, order, preview, left)
         page = listing.page(question, limit, number, place)
         deliveries = self._opened.deliveries.of(page.messages, list(known.values()), found)
-        return Shown(page, deliveries, page_tokens.encode(page.token) if page.token else "")
+        page = page.cut(told_in_full(deliveries))
+        following = "" if page.is_end else page_tokens.encode(page.place)
+        return Shown(page, deliveries[: len(page.messages)], following)
 
     def tail(self, wanted: Wanted, *, last: int, preview: int) -> Tail:
         """Gives the last messages that are stored, and then those that follow.
@@ -169,12 +173,30 @@ class Explorer:
         return Tail(opened.connection, opened.reads, wanted, looking, preview, found, given)
 
     def message(self, stream: str, sequence: int) -> tuple[Message, list[Delivery]] | None:
-        """A message with its headers and its whole payload; None: there is no such change.
+        """A message with its headers and up to 8 MiB of its payload; None: no such change.
 
         Raises:
             GapError: Its row is gone from the object store.
             RetryableError: NATS does not answer.
         """
+        found = self._raw(stream, sequence)
+        if found is None:
+            return None
+        raw, of_source = found
+        payload = whole(self._opened.connection, raw)
+        message = shown(stream, raw, payload, MOST_BYTES, headers=True)
+        (deliveries,) = self._opened.deliveries.of(
+            [message], list(self.readers().values()), of_source
+        )
+        return message, deliveries
+
+    def payload(self, stream: str, sequence: int) -> bytes | None:
+        """The whole payload of a message. None and raises as `message`."""
+        found = self._raw(stream, sequence)
+        return None if found is None else whole(self._opened.connection, found[0])
+
+    def _raw(self, stream: str, sequence: int) -> tuple[Raw, list[Stream]] | None:
+        """A change as it is stored, and its stream."""
         of_source = streams(self._opened.connection, source_name(stream))
         if stream not in [each.name for each in of_source]:
             return None
@@ -182,11 +204,7 @@ class Explorer:
         # The server gives the next one where this one is gone.
         if not found or found[0].sequence != sequence or found[0].subject.count(".") < 3:
             return None
-        message = shown(stream, found[0], whole(self._opened.connection, found[0]), None)
-        (deliveries,) = self._opened.deliveries.of(
-            [message], list(self.readers().values()), of_source
-        )
-        return message, deliveries
+        return found[0], of_source
 
     def sink_parts(self, sink: str) -> list[Part]:
         """What a sink reads, or all of them: the partitions, in the order of a list.

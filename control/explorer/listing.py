@@ -18,7 +18,7 @@ from control.explorer.lanes import Lane, Lanes
 from control.explorer.looking import Looking
 from control.explorer.messages import Message
 from control.explorer.page_tokens import Place, Token, stream_digest
-from control.explorer.pages import Ordered, Page
+from control.explorer.pages import Filling, Ordered, Page, piece
 from control.explorer.picking import inside, picked
 from control.explorer.timestamps import from_nanoseconds
 from control.explorer.wanted import Look
@@ -94,47 +94,72 @@ class Listing:
             rest = Lanes(self.reads, behind, by_time=self.order.by_time)
         if self.wanted.needs_look or (self.restriction and self.restriction.needs_look):
             return self._scan(question, rest, places, limit, skip)
+        return self._counted(question, rest, everything.total, places, limit, skip)
+
+    def _counted(
+        self,
+        question: str,
+        rest: Lanes,
+        total: int,
+        places: dict[str, int],
+        limit: int,
+        skip: int,
+    ) -> Page:
+        """Read what lies between two ordinals."""
         last = min(skip + limit, rest.total)
-        first = min(skip, last)
-        begin = rest.total - last if self.order.descending else first
-        window = rest.window(begin, last - first, self.looking())
-        places |= window.high if self.order.descending else window.low
-        messages = [each.message for each in window.read if each.message is not None]
-        if self.order.descending:
-            messages.reverse()
-        following = self._token(question, places, 0) if 0 < last < rest.total else None
-        return Page(messages, following, everything.total, 0, incomplete=False)
+        at = min(skip, last)
+        looking = self.looking()
+        filling = Filling(limit, self.preview)
+        messages: list[Message] = []
+        fits = True
+        while at < last and fits:
+            count = min(piece(self.preview), last - at)
+            begin = rest.total - at - count if self.order.descending else at
+            window = rest.window(begin, count, looking)
+            places |= window.high if self.order.descending else window.low
+            for each in window.read[:: self._step]:
+                if each.message is not None:
+                    messages.append(each.message)
+                    fits = fits and filling.take(each.message)
+            at += count
+        is_end = not 0 < at < rest.total
+        found = Page(messages, self._token(question, places, 0), total, 0, is_end, incomplete=False)
+        return found.cut(len(filling.messages))
 
     def _scan(
         self, question: str, rest: Lanes, places: dict[str, int], limit: int, skip: int
     ) -> Page:
         """Look at messages until enough are found."""
         deadline = time.monotonic() + PATIENCE
-        messages: list[Message] = []
+        filling = Filling(limit, self.preview)
         scanned = matching = 0
-        piece = max(limit, _FIRST_PIECE)
-        step = -1 if self.order.descending else 1
+        most = piece(self.preview)
+        count = min(max(limit, _FIRST_PIECE), most)
         looking = self.looking()
-        while scanned < rest.total and len(messages) < limit and time.monotonic() < deadline:
-            count = min(piece, rest.total - scanned)
-            piece = min(piece * 2, _PIECE)
+        fits = True
+        while fits and scanned < rest.total and time.monotonic() < deadline:
+            count = min(count, rest.total - scanned)
             begin = rest.total - scanned - count if self.order.descending else scanned
             read = rest.window(begin, count, looking).read
             if not read:  # what was counted has expired meanwhile
                 scanned = rest.total
-            for each in read[::step]:
-                places[each.stream] = each.sequence + step
+            for each in read[:: self._step]:
+                if each.message is not None:
+                    if matching >= skip:
+                        fits = filling.take(each.message)
+                        if not fits:
+                            break
+                    matching += 1
+                places[each.stream] = each.sequence + self._step
                 scanned += 1
-                if each.message is None:
-                    continue
-                matching += 1
-                if matching > skip:
-                    messages.append(each.message)
-                    if len(messages) == limit:
-                        break
-        done = scanned >= rest.total
-        token = None if done else self._token(question, places, max(skip - matching, 0))
-        return Page(messages, token, -1, scanned, not done and len(messages) < limit)
+                if filling.is_full:
+                    fits = False
+                    break
+            count = min(count * 2, _PIECE, most)
+        is_end = scanned >= rest.total
+        place = self._token(question, places, max(skip - matching, 0))
+        incomplete = not is_end and not filling.is_full
+        return Page(filling.messages, place, -1, scanned, is_end, incomplete)
 
     def _picked(
         self,
@@ -155,14 +180,14 @@ class Listing:
             whole = {subjects for each in self.streams for subjects in self._subjects(each)}
             split = any(lane.subjects not in whole for lane in behind)
             counted = counted and not (self.restriction.fates or split)
-        step = -1 if self.order.descending else 1
         if counted and len(left) == 1:  # pages before this one need not be read
             ((stream, sequences),) = left.items()
             end = max(len(sequences) - skip, 0)
             left = {stream: sequences[:end] if self.order.descending else sequences[skip:]}
             skip = 0
-        messages: list[Message] = []
+        filling = Filling(limit, self.preview)
         scanned = matching = 0
+        is_end = True
         for each in picked(
             self.reads,
             left,
@@ -170,20 +195,19 @@ class Listing:
             by_time=self.order.by_time,
             descending=self.order.descending,
         ):
-            places[each.stream] = each.sequence + step
-            scanned += 1
             if each.message is not None and _lies_in(behind, each.message):
+                if matching >= skip and not filling.take(each.message):
+                    is_end = False
+                    break
                 matching += 1
-                if matching > skip:
-                    messages.append(each.message)
-            if len(messages) == limit or time.monotonic() > deadline:
+            places[each.stream] = each.sequence + self._step
+            scanned += 1
+            if filling.is_full or time.monotonic() > deadline:
+                is_end = scanned >= sum(map(len, left.values()))
                 break
-        done = scanned >= sum(map(len, left.values())) or (
-            len(messages) < limit and time.monotonic() <= deadline
-        )
-        token = None if done else self._token(question, places, max(skip - matching, 0))
-        incomplete = not done and len(messages) < limit
-        return Page(messages, token, total if counted else -1, scanned, incomplete)
+        place = self._token(question, places, max(skip - matching, 0))
+        incomplete = not is_end and not filling.is_full
+        return Page(filling.messages, place, total if counted else -1, scanned, is_end, incomplete)
 
     def _by_key(self, lanes: Sequence[Lane]) -> dict[str, Sequence[int]] | None:
         """The sequences of a row's changes by stream; None: not every stream is indexed yet.
@@ -248,6 +272,10 @@ class Listing:
         }
         found = self.reads.get(stream.name, body)
         return found[0].sequence if found else stream.state.last_seq + 1
+
+    @property
+    def _step(self) -> int:
+        return -1 if self.order.descending else 1
 
     def _begin(self) -> dict[str, int]:
         if self.order.descending:
