@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from connectors.contracts.changes import Delivered
     from connectors.jetstream.connection import Connection
+    from connectors.jetstream.direct import DirectGets, Raw
     from connectors.letters import Head
 
 
-# So many are deleted at once.
-_PIECE = 1000
+# So many are read or deleted at once, and so many bytes read; one letter may have more.
+_PIECE, _MOST_BYTES = 1000, 1024 * 1024
 
 
 class Opened(NamedTuple):
@@ -44,6 +45,32 @@ def heads(connection: Connection, sink: str = "") -> Iterator[Head]:
         head = read_head(seen.subject, seen.header)
         if head is not None:
             yield head
+
+
+def stored(connection: Connection, reads: DirectGets, sink: str = "") -> Iterator[tuple[Head, Raw]]:
+    """Every letter as it is stored, of one sink or of all, a few of them in memory at a time.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    info = api.stream_info(connection, STREAM)
+    if info is None:
+        return
+    subject = share_subjects(sink, "*") if sink else f"{STREAM}.>"
+    next_, last = 1, info.state.last_seq
+    while next_ <= last:
+        place = {"seq": next_, "next_by_subj": subject, "batch": _PIECE, "max_bytes": _MOST_BYTES}
+        found = reads.get(STREAM, place)
+        for raw in found:
+            # What is tried again meanwhile lies behind the end.
+            if raw.sequence > last:
+                return
+            head = read_head(raw.subject, raw.header)
+            if head is not None:
+                yield head, raw
+        if not found or not found[-1].pending:
+            return
+        next_ = found[-1].sequence + 1
 
 
 def named(connection: Connection, sink: str, stream: str, sequence: int) -> list[Head]:

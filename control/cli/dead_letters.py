@@ -18,7 +18,9 @@ from control.cli.client import Service
 from control.cli.letter_choice import Choice
 from control.cli.output import Format, console, exact, print_payload, show, text_of
 from control.cli.served_letters import discarded, listed, replayed
+from control.letters import search
 from control.letters.actions import carry_out
+from control.letters.selection import place
 from dataflows.spec import load
 
 if TYPE_CHECKING:
@@ -215,7 +217,7 @@ def _check_choice(choice: Choice | None, *, sure: bool) -> None:
         raise ConfigError(
             "dlq.no_choice",
             "no letter is chosen",
-            cure="name a --sink, --topic, --key, --error, --from or --to, or give --all",
+            cure="name a --sink, --topic, --key, --error or another condition, or give --all",
         )
 
 
@@ -279,7 +281,7 @@ def _selection(choice: Choice | None) -> Selection:
 
 def _chosen(connection: Connection, choice: Choice | None) -> list[Head]:
     selection = _selection(choice)
-    return selection.of(letter_index.heads(connection, selection.sink))
+    return sorted(search.chosen(connection, selection), key=place)
 
 
 def _key(told: dict[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -47,6 +48,11 @@ def show(value: object, form: Literal["json", "yaml"]) -> None:
         print(msgspec.json.format(_encode(value), indent=2).decode())
     else:
         yaml.dump(value, sys.stdout, _Exact, sort_keys=False, allow_unicode=True)
+
+
+def utc(given: datetime) -> datetime:
+    """A time as it is given; UTC unless it says otherwise."""
+    return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 def print_payload(out: Console, text: str) -> None:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from connectors.errors import ConfigError
 from control.cli.client import Service
-from control.cli.output import Format, console, plain, print_payload, show, show_messages
+from control.cli.output import Format, console, plain, print_payload, show, show_messages, utc
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def messages(
         choice.sink = sink
         choice.states.extend(_STATES[each] for each in state)
         if since is not None:
-            choice.start_time.FromDatetime(_utc(since))
+            choice.start_time.FromDatetime(utc(since))
         if until is not None:
-            choice.end_time.FromDatetime(_utc(until))
+            choice.end_time.FromDatetime(utc(until))
         if limit < 1 or page < 1:
             raise ConfigError("cli.page", "--limit and --page begin at 1", where="--limit")
         request = cdc_pb2.ListMessagesRequest(
@@ -244,7 +244,3 @@ def moment(given: Timestamp) -> str:
     if not given.seconds:
         return ""
     return given.ToDatetime(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _utc(given: datetime) -> datetime:
-    return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)

@@ -12,10 +12,9 @@ import msgspec
 
 from connectors.jetstream.stream import source_name
 from connectors.subjects import topic_of
+from control.explorer.messages import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from connectors.letters import Head, State
 
 
@@ -27,10 +26,13 @@ class Selection:
         sink: Of this sink.
         source: Of this source.
         topic: Of this topic; `db.*` for all below.
+        partition: Of this partition; None: of any.
         key: Of this row: its key as JSON, or the value of a key of one column.
         error: Whose error has this in its code or its message.
         error_code: Whose error has this code.
         states: In one of these states.
+        ops: With one of these operations; `matches` does not tell, the change has to be read.
+        text: With this somewhere in the change; `matches` does not tell either.
         first: With this sequence or a later one.
         last: With this sequence or an earlier one.
         sequences: With one of these sequences.
@@ -41,10 +43,13 @@ class Selection:
     sink: str = ""
     source: str = ""
     topic: str = ""
+    partition: int | None = None
     key: str = ""
     error: str = ""
     error_code: str = ""
     states: frozenset[State] = frozenset()
+    ops: frozenset[str] = frozenset()
+    text: str = ""
     first: int = 0
     last: int | None = None
     sequences: frozenset[int] = frozenset()
@@ -56,15 +61,13 @@ class Selection:
         """Whether no condition was given."""
         return self == Selection()
 
-    def among(self, heads: Iterable[Head]) -> Iterator[Head]:
-        """The letters that are chosen."""
-        return filter(self._takes, heads)
+    @property
+    def needs_content(self) -> bool:
+        """Whether changes have to be read to tell which letters are chosen."""
+        return bool(self.ops or self.text)
 
-    def of(self, heads: Iterable[Head]) -> list[Head]:
-        """The letters that are chosen, in their order."""
-        return sorted(self.among(heads), key=place)
-
-    def _takes(self, head: Head) -> bool:
+    def matches(self, head: Head) -> bool:
+        """Whether a letter is chosen, as far as its head tells."""
         topic = topic_of(head.subject)
         wanted = self.topic.removesuffix("*")
         told = f"{head.reason.code} {head.reason.message}"
@@ -72,6 +75,7 @@ class Selection:
             self.sink in ("", head.sink)
             and self.source in ("", source_name(head.stream))
             and (topic.startswith(wanted) if wanted != self.topic else self.topic in ("", topic))
+            and (self.partition is None or partition_of(head.subject) == self.partition)
             and (not self.states or head.state in self.states)
             and self.error in told
             and self.error_code in ("", head.reason.code)

@@ -19,11 +19,17 @@ from control.explorer.page_tokens import question_digest
 from control.explorer.pages import MOST_BYTES
 from control.explorer.readers import readers
 from control.explorer.timestamps import to_nanoseconds
+from control.letters import search
 from control.letters.actions import carry_out
 from control.letters.selection import Selection
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import invalid, not_found
-from control.services.message_filters import check_pattern, check_source
+from control.services.message_filters import (
+    check_pattern,
+    check_source,
+    checked_ops,
+    checked_partition,
+)
 from control.services.moments import timestamp
 from control.services.paging import bounded, page_size, read_token, token
 from control.services.pieces import Seats, pieces
@@ -100,7 +106,7 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
 
             def following() -> Iterator[Head]:
                 nonlocal total
-                for head in chosen.among(letter_index.heads(connection, chosen.sink)):
+                for head in search.chosen(connection, chosen):
                     total += 1
                     if _key(head) > behind:
                         yield head
@@ -194,7 +200,7 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
     def _act(self, action: Action, chosen: Selection) -> Outcome:
         sinks = readers(self._specs.read())
         with connect(self._nats) as connection:
-            heads = chosen.among(letter_index.heads(connection, chosen.sink))
+            heads = search.chosen(connection, chosen)
             return carry_out(connection, action, heads, sinks, self._patience)
 
 
@@ -203,6 +209,8 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
     check_pattern(given.topic, "filter.topic")
     check_source(given.source, "filter.source")
     check_source(given.sink, "filter.sink")
+    partition = checked_partition(given)
+    ops = checked_ops(given.ops)
     for index, state in enumerate(given.states):
         if state not in _BY_NUMBER:
             raise invalid("control.state", f"{state} is no state", where=f"filter.states[{index}]")
@@ -225,10 +233,13 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
         sink=given.sink,
         source=given.source,
         topic=given.topic,
+        partition=partition,
         key=given.key,
         error=given.error,
         error_code=given.error_code,
         states=frozenset(_BY_NUMBER[state] for state in given.states),
+        ops=ops,
+        text=given.text,
         first=given.first_sequence,
         last=given.last_sequence or None,
         sequences=frozenset(given.sequences),

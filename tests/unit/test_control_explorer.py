@@ -161,10 +161,11 @@ def test_a_key_keeps_every_digit_of_its_numbers() -> None:
     texts = r'{"a b" : "x  \"{1.10}\" \\" , "n":[1, {"m": null}]}'
     assert key_text(texts) == r'{"a b":"x  \"{1.10}\" \\","n":[1,{"m":null}]}'
     near = '{"id":12345678901234567890.2}'
-    assert Selection(key=near).of([head(State.FAILED, key='{"id":12345678901234567890.1}')]) == []
-    assert Selection(key=near.replace(":", ": ")).of([head(State.FAILED, key=near)])
-    assert Selection(key="1.10").of([head(State.FAILED, key='{"id":1.10}')])
-    assert Selection(key="a b").of([head(State.FAILED, key='{"id":"a b"}')])
+    other = head(State.FAILED, key='{"id":12345678901234567890.1}')
+    assert not Selection(key=near).matches(other)
+    assert Selection(key=near.replace(":", ": ")).matches(head(State.FAILED, key=near))
+    assert Selection(key="1.10").matches(head(State.FAILED, key='{"id":1.10}'))
+    assert Selection(key="a b").matches(head(State.FAILED, key='{"id":"a b"}'))
 
 
 @settings(deadline=None)
@@ -233,7 +234,7 @@ def test_letters_are_chosen_by_all_conditions_together() -> None:
     ]
 
     def chosen(selection: Selection) -> list[int]:
-        return [each.sequence for each in selection.of(heads)]
+        return [each.sequence for each in heads if selection.matches(each)]
 
     assert Selection().is_all
     assert not Selection(topic="db.*").is_all
@@ -244,6 +245,11 @@ def test_letters_are_chosen_by_all_conditions_together() -> None:
     assert chosen(Selection(error="constraint")) == [5]
     assert chosen(Selection(error_code="postgres")) == []
     assert chosen(Selection(sequences=frozenset({6, 7}))) == [6]
+    assert chosen(Selection(partition=0)) == [5, 6]
+    assert chosen(Selection(partition=1)) == []
+    assert not Selection(partition=0).is_all
+    assert not Selection(text="x").is_all
+    assert Selection(ops=frozenset("c")).needs_content
     assert chosen(Selection(first=6)) == [6]
     assert chosen(Selection(last=5)) == [5]
     moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

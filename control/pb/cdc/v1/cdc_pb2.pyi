@@ -2206,6 +2206,9 @@ class DeadLetterFilter(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    OPS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     source: _builtins.str
     topic: _builtins.str
@@ -2216,6 +2219,9 @@ class DeadLetterFilter(_message.Message):
     first_sequence: _builtins.int
     """With this sequence or a later one, with this or an earlier one; 0: any."""
     last_sequence: _builtins.int
+    partition: _builtins.int
+    text: _builtins.str
+    """Found anywhere in the change, case-sensitive."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___LetterState.ValueType]: ...
     @_builtins.property
@@ -2226,6 +2232,8 @@ class DeadLetterFilter(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def ops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -2241,12 +2249,17 @@ class DeadLetterFilter(_message.Message):
         error: _builtins.str = ...,
         first_sequence: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
+        partition: _builtins.int | None = ...,
+        ops: _abc.Iterable[_builtins.str] | None = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "end_time", b"end_time", "partition", b"partition", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "error_code", b"error_code", "first_sequence", b"first_sequence", "key", b"key", "last_sequence", b"last_sequence", "sequences", b"sequences", "sink", b"sink", "source", b"source", "start_time", b"start_time", "states", b"states", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "end_time", b"end_time", "error", b"error", "error_code", b"error_code", "first_sequence", b"first_sequence", "key", b"key", "last_sequence", b"last_sequence", "ops", b"ops", "partition", b"partition", "sequences", b"sequences", "sink", b"sink", "source", b"source", "start_time", b"start_time", "states", b"states", "text", b"text", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__partition: _TypeAlias = _typing.Literal["partition"]  # noqa: Y015
+    _WhichOneofArgType__partition: _TypeAlias = _typing.Literal["_partition", b"_partition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__partition) -> _WhichOneofReturnType__partition | None: ...
 
 Global___DeadLetterFilter: _TypeAlias = DeadLetterFilter  # noqa: Y015
 
