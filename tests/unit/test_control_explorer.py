@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from bisect import bisect_left
 from datetime import UTC, datetime
 
@@ -19,7 +22,7 @@ from control.explorer.cuts import Cut, narrowed
 from control.explorer.deliveries import Fate, delivery
 from control.explorer.key_index import KeyIndex
 from control.explorer.page_tokens import Place as TokenPlace
-from control.explorer.page_tokens import Token
+from control.explorer.page_tokens import Token, question_digest
 from control.explorer.progress import Place
 from control.explorer.readers import Reader
 from control.explorer.timestamps import from_nanoseconds, to_nanoseconds
@@ -101,6 +104,28 @@ def test_a_token_comes_back_and_belongs_to_its_question() -> None:
     for wrong in ("x", "", text[:-4], "äöü", text + text):
         with pytest.raises(ValueError, match="page token"):
             page_tokens.decode(wrong, "other")
+
+
+def test_a_question_is_the_same_in_every_service() -> None:
+    code = (
+        "from connectors.letters import State\n"
+        "from control.explorer.page_tokens import question_digest\n"
+        "from control.explorer.wanted import Wanted\n"
+        "from control.letters.selection import Selection\n"
+        "print(question_digest('a', Wanted(ops=frozenset('cudrt'), key='k')),\n"
+        "      question_digest(Selection(states=frozenset(State), ops=frozenset('cudr'))))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
+    assert question_digest(Wanted(ops=frozenset("c"))) != question_digest(Wanted(key="c"))
 
 
 def raw(header: str, payload: bytes = b"{}", subject: str = "CDC.shop.db.users.2") -> Raw:
