@@ -74,7 +74,7 @@ def stream_digest(created: str) -> int:
 
 
 def question_digest(*parts: object) -> str:
-    """What a token holds of a question: the same in every process, so that services share tokens."""
+    """What a token holds of a question: the same in every process, services share tokens."""
     return blake2b(repr([_in_order(part) for part in parts]).encode(), digest_size=8).hexdigest()
 
 
