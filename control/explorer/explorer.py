@@ -17,7 +17,7 @@ from control.explorer.pages import MOST_BYTES, Ordered, Page
 from control.explorer.picking import picked
 from control.explorer.progress import Sinks
 from control.explorer.readers import UnknownSinkError, readers, sources
-from control.explorer.resetting import place, reset, unusable
+from control.explorer.resetting import NoStreamError, place, reset, unusable
 from control.explorer.sink_offsets import offsets, parts
 from control.explorer.states import restriction
 from control.explorer.streams import streams
@@ -248,6 +248,7 @@ class Explorer:
 
         Raises:
             UnknownSinkError: There is no such sink.
+            NoStreamError: It reads no stream of this source.
             OutOfRangeError: A stream has no such place.
             ConfigError: The sink cannot be used.
             RetryableError: NATS or the target cannot be reached.
@@ -261,6 +262,8 @@ class Explorer:
             for each in streams(self._opened.connection, source)
             if reader.subjects(each.source)
         ]
+        if source and not found:
+            raise NoStreamError(source)
         try:
             reset(self._opened.connection, config.dead_letters, reader, made, found)
         finally:

@@ -51,6 +51,10 @@ class OutOfRangeError(Exception):
     """A stream has no such place; says which ones it has."""
 
 
+class NoStreamError(Exception):
+    """A sink reads no stream of this source."""
+
+
 def place(reads: DirectGets, stream: Stream, target: Target) -> int:
     """The sequence behind which a sink is to go on.
 

@@ -244,6 +244,8 @@ START = config_pb2.Start
     [
         (cdc_pb2.ResetSinkOffsetRequest(to=START(end=True)), "sink"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="nobody", to=START(end=True)), "sink"),
+        (cdc_pb2.ResetSinkOffsetRequest(sink="hook", source="away", to=START(end=True)), "source"),
+        (cdc_pb2.ResetSinkOffsetRequest(sink="hook", source="x", to=START(end=True)), "source"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook"), "to"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(end=False)), "to.end"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(sequence=4)), "source"),
