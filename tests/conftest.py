@@ -28,6 +28,7 @@ pytest_plugins = [
     "tests.servers.mysql",
     "tests.servers.mariadb",
     "tests.servers.certificate",
+    "tests.integration.explored",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream import api
@@ -11,11 +12,16 @@ from connectors.jetstream.letters import STREAM, letter_subject, read_head, shar
 from connectors.jetstream.schemas import SchemaStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from connectors.contracts.changes import Delivered
     from connectors.jetstream.connection import Connection
+    from connectors.jetstream.direct import DirectGets, Raw
     from connectors.letters import Head
+
+
+# So many are read or deleted at once, and so many bytes read; one letter may have more.
+_PIECE, _MOST_BYTES = 1000, 1024 * 1024
 
 
 class Opened(NamedTuple):
@@ -39,6 +45,32 @@ def heads(connection: Connection, sink: str = "") -> Iterator[Head]:
         head = read_head(seen.subject, seen.header)
         if head is not None:
             yield head
+
+
+def stored(connection: Connection, reads: DirectGets, sink: str = "") -> Iterator[tuple[Head, Raw]]:
+    """Every letter as it is stored, of one sink or of all, a few of them in memory at a time.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    info = api.stream_info(connection, STREAM)
+    if info is None:
+        return
+    subject = share_subjects(sink, "*") if sink else f"{STREAM}.>"
+    next_, last = 1, info.state.last_seq
+    while next_ <= last:
+        place = {"seq": next_, "next_by_subj": subject, "batch": _PIECE, "max_bytes": _MOST_BYTES}
+        found = reads.get(STREAM, place)
+        for raw in found:
+            # What is tried again meanwhile lies behind the end.
+            if raw.sequence > last:
+                return
+            head = read_head(raw.subject, raw.header)
+            if head is not None:
+                yield head, raw
+        if not found or not found[-1].pending:
+            return
+        next_ = found[-1].sequence + 1
 
 
 def named(connection: Connection, sink: str, stream: str, sequence: int) -> list[Head]:
@@ -70,15 +102,21 @@ def read(connection: Connection, chosen: Sequence[Head]) -> Iterator[Opened]:
             yield Opened(head, read_letter(connection, schemas, head.sequence, message))
 
 
-def drop(connection: Connection, chosen: Sequence[Head]) -> None:
+def drop(connection: Connection, chosen: Iterable[Head]) -> None:
     """Delete letters that no flow waits for: of a sink or a stream that is no more.
+
+    Args:
+        connection: To NATS.
+        chosen: Which; a piece of them is in memory at a time.
 
     Raises:
         RetryableError: NATS does not answer.
     """
-    subjects = [_subject(head) for head in chosen]
-    large = [_subject(head) for head in chosen if head.large]
-    remove_letters(connection, subjects, large)
+    left = iter(chosen)
+    while piece := list(islice(left, _PIECE)):
+        subjects = [_subject(head) for head in piece]
+        large = [_subject(head) for head in piece if head.large]
+        remove_letters(connection, subjects, large)
 
 
 def created(connection: Connection, stream: str) -> str:

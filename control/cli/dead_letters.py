@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,9 +16,11 @@ from connectors.jetstream.connection import connect
 from connectors.subjects import topic_of
 from control.cli.client import Service
 from control.cli.letter_choice import Choice
-from control.cli.output import Format, console, show
+from control.cli.output import Format, console, exact, print_payload, show, text_of
 from control.cli.served_letters import discarded, listed, replayed
+from control.letters import search
 from control.letters.actions import carry_out
+from control.letters.selection import place
 from dataflows.spec import load
 
 if TYPE_CHECKING:
@@ -107,7 +108,9 @@ def show_(
         with connect(_config(config).nats) as connection:
             chosen = _chosen(connection, choice)[:limit]
             opened = list(letter_index.read(connection, chosen))
-        told = [_told(head) | {"change": json.loads(change.envelope)} for head, change in opened]
+        told = [
+            _told(head) | {"change": exact(change.envelope.decode())} for head, change in opened
+        ]
     if output != "table":
         show(told, output)
         return _DONE
@@ -117,7 +120,7 @@ def show_(
         each["key"] = _key(each)
         for name, text in each.items():
             out.print(f"{name:<10} {text}", highlight=False)
-        out.print_json(json.dumps(change))
+        print_payload(out, text_of(change))
         out.print()
     return _DONE
 
@@ -214,7 +217,7 @@ def _check_choice(choice: Choice | None, *, sure: bool) -> None:
         raise ConfigError(
             "dlq.no_choice",
             "no letter is chosen",
-            cure="name a --sink, --topic, --key, --error, --from or --to, or give --all",
+            cure="name a --sink, --topic, --key, --error or another condition, or give --all",
         )
 
 
@@ -278,12 +281,12 @@ def _selection(choice: Choice | None) -> Selection:
 
 def _chosen(connection: Connection, choice: Choice | None) -> list[Head]:
     selection = _selection(choice)
-    return selection.of(letter_index.heads(connection, selection.sink))
+    return sorted(search.chosen(connection, selection), key=place)
 
 
 def _key(told: dict[str, object]) -> str:
     """A letter's key, as --key takes it."""
-    return json.dumps(told["key"], separators=(",", ":")) if told["key"] else ""
+    return text_of(told["key"]) if told["key"] else ""
 
 
 def _told(head: Head) -> dict[str, object]:
@@ -293,7 +296,7 @@ def _told(head: Head) -> dict[str, object]:
         "id": head.sequence,
         "state": head.state.value,
         "topic": topic_of(head.subject),
-        "key": json.loads(head.key) if head.key else None,
+        "key": exact(head.key) if head.key else None,
         "attempts": head.attempts,
         "failed_at": head.failed_at,
         "class": head.reason.kind,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
+from connectors.letters import State
+from control.cli.output import exact
 from control.cli.stored import moment
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from control.letters.selection import Selection
 
 _LARGEST_PAGE = 1000
+_STATES = {
+    State.FAILED: cdc_pb2.LETTER_STATE_FAILED,
+    State.PARKED: cdc_pb2.LETTER_STATE_PARKED,
+    State.SKIPPED: cdc_pb2.LETTER_STATE_SKIPPED,
+}
 
 
 def listed(
@@ -41,7 +47,8 @@ def listed(
                 told = _told(letter)
                 if whole:
                     named = cdc_pb2.GetDeadLetterRequest(name=letter.name)
-                    told["change"] = json.loads(stub.GetDeadLetter(named).payload)
+                    payload = b"".join(piece.data for piece in stub.ReadDeadLetterPayload(named))
+                    told["change"] = exact(payload.decode())
                 found.append(told)
             request.page_token = answer.next_page_token
             if not request.page_token or len(found) >= limit:
@@ -73,14 +80,24 @@ def discarded(service: Service, chosen: Selection, *, sure: bool) -> dict[str, o
 
 
 def _filter(chosen: Selection) -> cdc_pb2.DeadLetterFilter:
-    return cdc_pb2.DeadLetterFilter(
+    found = cdc_pb2.DeadLetterFilter(
         sink=chosen.sink,
+        source=chosen.source,
         topic=chosen.topic,
+        partition=chosen.partition,
         key=chosen.key,
+        ops=sorted(chosen.ops),
+        text=chosen.text,
+        states=[_STATES[state] for state in chosen.states],
         error=chosen.error,
         first_sequence=chosen.first,
         last_sequence=chosen.last or 0,
     )
+    if chosen.start is not None:
+        found.start_time.FromDatetime(chosen.start)
+    if chosen.end is not None:
+        found.end_time.FromDatetime(chosen.end)
+    return found
 
 
 def _told(letter: cdc_pb2.DeadLetter) -> dict[str, object]:
@@ -91,7 +108,7 @@ def _told(letter: cdc_pb2.DeadLetter) -> dict[str, object]:
         "id": letter.sequence,
         "state": state.removeprefix("LETTER_STATE_").lower(),
         "topic": letter.topic,
-        "key": json.loads(letter.key) if letter.key else None,
+        "key": exact(letter.key) if letter.key else None,
         "attempts": letter.attempts,
         "failed_at": moment(letter.failure_time),
         "code": letter.error_code,

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from connectors.errors import ConfigError
 from control.cli.client import Service
-from control.cli.output import Format, console, plain, show, show_messages
+from control.cli.output import Format, console, plain, print_payload, show, show_messages, utc
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ def messages(
         choice.sink = sink
         choice.states.extend(_STATES[each] for each in state)
         if since is not None:
-            choice.start_time.FromDatetime(_utc(since))
+            choice.start_time.FromDatetime(utc(since))
         if until is not None:
-            choice.end_time.FromDatetime(_utc(until))
+            choice.end_time.FromDatetime(utc(until))
         if limit < 1 or page < 1:
             raise ConfigError("cli.page", "--limit and --page begin at 1", where="--limit")
         request = cdc_pb2.ListMessagesRequest(
@@ -205,7 +205,11 @@ def _one(stub: cdc_pb2_grpc.MessageServiceStub, name: str, output: Format) -> in
     if not name.startswith("streams/"):
         stream, _, sequence = name.rpartition("/")
         name = f"streams/{stream}/messages/{sequence}"
-    message = stub.GetMessage(cdc_pb2.GetMessageRequest(name=name))
+    request = cdc_pb2.GetMessageRequest(name=name)
+    message = stub.GetMessage(request)
+    if message.payload_cut:
+        whole = b"".join(piece.data for piece in stub.ReadMessagePayload(request))
+        message.payload, message.payload_cut = whole.decode(), False
     if output != "table":
         show(plain(message), output)
         return _DONE
@@ -215,7 +219,7 @@ def _one(stub: cdc_pb2_grpc.MessageServiceStub, name: str, output: Format) -> in
             out.print(f"{label:<10} {text}", highlight=False)
     for header in message.headers:
         out.print(f"{header.name}: {header.value}", highlight=False)
-    out.print_json(message.payload or "null")
+    print_payload(out, message.payload or "null")
     return _DONE
 
 
@@ -240,7 +244,3 @@ def moment(given: Timestamp) -> str:
     if not given.seconds:
         return ""
     return given.ToDatetime(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _utc(given: datetime) -> datetime:
-    return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)

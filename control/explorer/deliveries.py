@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream import api
 from connectors.jetstream.letters import STREAM, incarnation, letter_subject, read_head
 from connectors.letters import State
+from control.explorer.asking import BATCHES, MOST_BYTES, Question, answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # So many subjects may one request name.
 _AT_ONCE = 500
+# What deliveries of a page take at most, and each of them beside its sink and its error.
+_MOST_BYTES, _BESIDE = 6 * 1024 * 1024, 16
 
 
 class Fate(Enum):
@@ -105,12 +109,35 @@ class Deliveries:
             for message in messages
             if message.stream == stream
         ]
-        pending = [
-            self._reads.start(STREAM, {"multi_last": wanted[at : at + _AT_ONCE], "batch": _AT_ONCE})
-            for at in range(0, len(wanted), _AT_ONCE)
-        ]
-        heads = [read_head(raw.subject, raw.header) for each in pending for raw in each.result()]
-        return {(head.sink, head.stream, head.sequence): head for head in heads if head}
+        parts = [wanted[at : at + _AT_ONCE] for at in range(0, len(wanted), _AT_ONCE)]
+        asked = deque((part, _letters(part, 1)) for part in parts)
+        found: dict[tuple[str, str, int], Head] = {}
+        for part, got in answers(self._reads, asked, BATCHES):
+            # Letters are whole rows: the server sends so many bytes at once, and no more.
+            if got and got[-1].pending:
+                asked.appendleft((part, _letters(part, got[-1].sequence + 1)))
+            for raw in got:
+                if (head := read_head(raw.subject, raw.header)) is not None:
+                    found[head.sink, head.stream, head.sequence] = head
+        return found
+
+
+def _letters(subjects: Sequence[str], first: int) -> Question:
+    """Asks for the letters on these subjects, from a sequence on."""
+    return Question(
+        STREAM,
+        {"multi_last": subjects, "seq": first, "batch": _AT_ONCE, "max_bytes": MOST_BYTES},
+    )
+
+
+def told_in_full(deliveries: Sequence[Sequence[Delivery]]) -> int:
+    """How many messages come before what is told of them is too much for an answer; 1 at least."""
+    size = 0
+    for count, of_one in enumerate(deliveries):
+        size += sum(len(each.error.encode()) + len(each.sink) + _BESIDE for each in of_one)
+        if size > _MOST_BYTES:
+            return max(count, 1)
+    return len(deliveries)
 
 
 def delivery(sink: str, subject: str, sequence: int, place: Place, letter: Head | None) -> Delivery:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream.stream import source_name
 from control.explorer import page_tokens, topics
+from control.explorer.deliveries import told_in_full
 from control.explorer.listing import Listing
 from control.explorer.looking import whole
 from control.explorer.messages import shown
 from control.explorer.opened import connected
-from control.explorer.pages import Ordered, Page
+from control.explorer.pages import MOST_BYTES, Ordered, Page
+from control.explorer.picking import picked
 from control.explorer.progress import Sinks
 from control.explorer.readers import UnknownSinkError, readers, sources
-from control.explorer.resetting import place, reset, unusable
+from control.explorer.resetting import NoStreamError, place, reset, unusable
 from control.explorer.sink_offsets import offsets, parts
 from control.explorer.states import restriction
 from control.explorer.streams import streams
@@ -24,6 +26,7 @@ from control.explorer.tailing import Tail
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from connectors.jetstream.direct import Raw
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.deliveries import Delivery, Fate
     from control.explorer.messages import Message
@@ -44,12 +47,12 @@ class Shown(NamedTuple):
     Attributes:
         page: The page.
         deliveries: For each message what became of it.
-        token: Of the next page; empty: there is none.
+        following: The token of the next page; empty: there is none.
     """
 
     page: Page
     deliveries: list[list[Delivery]]
-    token: str
+    following: str
 
 
 class Explorer:
@@ -135,23 +138,16 @@ class Explorer:
         left = None
         if sink:
             (reader,) = self._chosen(sink)
-            left = restriction(self._opened.connection, self._opened.places, reader, fates, found)
-        listing = Listing(
-            self._opened.connection,
-            self._opened.reads,
-            self._opened.indexes,
-            found,
-            wanted,
-            order,
-            preview,
-            left,
-        )
+            left = restriction(self._opened.letters, self._opened.places, reader, fates, found)
+        listing = self._listing(found, wanted, order, preview, left)
         page = listing.page(question, limit, number, place)
         deliveries = self._opened.deliveries.of(page.messages, list(known.values()), found)
-        return Shown(page, deliveries, page_tokens.encode(page.token) if page.token else "")
+        page = page.cut(told_in_full(deliveries))
+        following = "" if page.is_end else page_tokens.encode(page.place)
+        return Shown(page, deliveries[: len(page.messages)], following)
 
-    def tail(self, wanted: Wanted, *, last: int, preview: int) -> tuple[list[Message], Tail]:
-        """The last messages that are stored, and what gives those that follow.
+    def tail(self, wanted: Wanted, *, last: int, preview: int) -> Tail:
+        """Gives the last messages that are stored, and then those that follow.
 
         Args:
             wanted: Which.
@@ -162,28 +158,45 @@ class Explorer:
             ConfigError: The topic is not well-formed.
             RetryableError: NATS does not answer.
         """
-        found = streams(self._opened.connection, wanted.source)
+        opened = self._opened
+        found = streams(opened.connection, wanted.source)
         newest = Ordered(by_time=True, descending=True)
-        listing = Listing(
-            self._opened.connection,
-            self._opened.reads,
-            self._opened.indexes,
-            found,
-            wanted,
-            newest,
-            preview,
-        )
-        stored = listing.page("", last).messages[::-1] if last else []
-        tail = Tail(self._opened.connection, self._opened.reads, wanted, listing.looking(), found)
-        return stored, tail
+        looking = self._listing(found, wanted, newest, preview).looking()
+        # Only their places are kept: they are read again when they are given.
+        places: dict[str, list[int]] = {}
+        if last:
+            page = self._listing(found, wanted, newest, 0).page("", last)
+            for message in reversed(page.messages):
+                places.setdefault(message.stream, []).append(message.sequence)
+        stored = picked(opened.reads, places, looking, by_time=True, descending=False)
+        given = (each.message for each in stored if each.message is not None)
+        return Tail(opened.connection, opened.reads, wanted, looking, preview, found, given)
 
     def message(self, stream: str, sequence: int) -> tuple[Message, list[Delivery]] | None:
-        """A message with its headers and its whole payload; None: there is no such change.
+        """A message with its headers and up to 8 MiB of its payload; None: no such change.
 
         Raises:
             GapError: Its row is gone from the object store.
             RetryableError: NATS does not answer.
         """
+        found = self._raw(stream, sequence)
+        if found is None:
+            return None
+        raw, of_source = found
+        payload = whole(self._opened.connection, raw)
+        message = shown(stream, raw, payload, MOST_BYTES, headers=True)
+        (deliveries,) = self._opened.deliveries.of(
+            [message], list(self.readers().values()), of_source
+        )
+        return message, deliveries
+
+    def payload(self, stream: str, sequence: int) -> bytes | None:
+        """The whole payload of a message. None and raises as `message`."""
+        found = self._raw(stream, sequence)
+        return None if found is None else whole(self._opened.connection, found[0])
+
+    def _raw(self, stream: str, sequence: int) -> tuple[Raw, list[Stream]] | None:
+        """A change as it is stored, and its stream."""
         of_source = streams(self._opened.connection, source_name(stream))
         if stream not in [each.name for each in of_source]:
             return None
@@ -191,11 +204,7 @@ class Explorer:
         # The server gives the next one where this one is gone.
         if not found or found[0].sequence != sequence or found[0].subject.count(".") < 3:
             return None
-        message = shown(stream, found[0], whole(self._opened.connection, found[0]), None)
-        (deliveries,) = self._opened.deliveries.of(
-            [message], list(self.readers().values()), of_source
-        )
-        return message, deliveries
+        return found[0], of_source
 
     def sink_parts(self, sink: str) -> list[Part]:
         """What a sink reads, or all of them: the partitions, in the order of a list.
@@ -239,6 +248,7 @@ class Explorer:
 
         Raises:
             UnknownSinkError: There is no such sink.
+            NoStreamError: It reads no stream of this source.
             OutOfRangeError: A stream has no such place.
             ConfigError: The sink cannot be used.
             RetryableError: NATS or the target cannot be reached.
@@ -252,6 +262,8 @@ class Explorer:
             for each in streams(self._opened.connection, source)
             if reader.subjects(each.source)
         ]
+        if source and not found:
+            raise NoStreamError(source)
         try:
             reset(self._opened.connection, config.dead_letters, reader, made, found)
         finally:

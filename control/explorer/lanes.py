@@ -7,15 +7,17 @@ end is asked before and after, and where the two differ, once more.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from control.explorer.asking import BATCHES, MOST_BYTES, SINGLE, Question, answers
 from control.explorer.cuts import Cut, narrowed
 from control.explorer.timestamps import from_nanoseconds, to_nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from connectors.jetstream.direct import DirectGets, Pending, Raw
+    from connectors.jetstream.direct import DirectGets, Raw
     from control.explorer.messages import Message
 
 # So many messages too many are cheaper than one more question.
@@ -24,8 +26,6 @@ _SLACK = 64
 _ROUNDS = 4
 # Cuts that are kept of earlier windows.
 _REMEMBERED = 4
-# What a server sends at once; rows may be large.
-_MOST_BYTES = 8 * 1024 * 1024
 
 
 class Lane(NamedTuple):
@@ -199,57 +199,58 @@ class Lanes:
         results: list[tuple[int, int]] = [(0, 0)] * len(asked)
         open_ = list(range(len(asked)))
         for round_ in range(_ROUNDS):
-            pending = []
+            questions = deque[tuple[int, Question]]()
             for index in open_:
                 lane, place = asked[index]
                 end: dict[str, object] = {"seq": lane.high + 1}
-                pending.append([self._ask(lane, body) for body in (end, place, end)])
+                questions += ((index, _single(lane, body)) for body in (end, place, end))
+            told: dict[int, list[tuple[int, int]]] = {}
+            for index, found in answers(self._reads, questions, SINGLE):
+                told.setdefault(index, []).append(_first(found))
             again = []
-            for index, answers in zip(open_, pending, strict=True):
-                before, here, after = (_first(each.result()) for each in answers)
+            for index, (before, here, after) in told.items():
                 results[index] = (max(here[0] - after[0], 0), here[1])
                 if before[0] != after[0] and round_ + 1 < _ROUNDS:
                     again.append(index)
             open_ = again
         return results
 
-    def _ask(self, lane: Lane, place: Mapping[str, object]) -> Pending:
-        return self._reads.start(lane.stream, {**place, "next_by_subj": lane.subjects, "batch": 1})
-
     def _read(self, places: Sequence[int], amounts: Sequence[int], look: Lookup) -> list[Read]:
         """So many messages of each lane from its place on, merged."""
-        pending = [
-            self._reads.start(lane.stream, _batch(lane, place, amount)) if amount else None
+        asked = deque(
+            ((lane, amount), _batch(lane, place, amount))
             for lane, place, amount in zip(self.lanes, places, amounts, strict=True)
-        ]
+            if amount
+        )
         found: list[tuple[int, Read]] = []
-        for lane, amount, started in zip(self.lanes, amounts, pending, strict=True):
-            left = amount
-            while started is not None:
-                got = started.result()
-                left -= len(got)
-                started = None
-                # The server sends so many bytes at once, and no more.
-                if got and left > 0 and got[-1].pending:
-                    more = _batch(lane, got[-1].sequence + 1, left)
-                    started = self._reads.start(lane.stream, more)
-                for raw in got:
-                    sequence = raw.sequence
-                    if sequence <= lane.high:
-                        value = to_nanoseconds(raw.time) if self._by_time else sequence
-                        read = Read(lane.stream, sequence, look(lane.stream, raw))
-                        found.append((value, read))
+        for (lane, amount), got in answers(self._reads, asked, BATCHES):
+            left = amount - len(got)
+            # The server sends so many bytes at once, and no more.
+            if got and left > 0 and got[-1].pending:
+                asked.appendleft(((lane, left), _batch(lane, got[-1].sequence + 1, left)))
+            for raw in got:
+                sequence = raw.sequence
+                if sequence <= lane.high:
+                    value = to_nanoseconds(raw.time) if self._by_time else sequence
+                    found.append((value, Read(lane.stream, sequence, look(lane.stream, raw))))
         found.sort(key=lambda each: (each[0], each[1].stream, each[1].sequence))
         return [read for _, read in found]
 
 
-def _batch(lane: Lane, sequence: int, amount: int) -> dict[str, object]:
-    return {
-        "seq": sequence,
-        "next_by_subj": lane.subjects,
-        "batch": amount,
-        "max_bytes": _MOST_BYTES,
-    }
+def _single(lane: Lane, place: Mapping[str, object]) -> Question:
+    return Question(lane.stream, {**place, "next_by_subj": lane.subjects, "batch": 1})
+
+
+def _batch(lane: Lane, sequence: int, amount: int) -> Question:
+    return Question(
+        lane.stream,
+        {
+            "seq": sequence,
+            "next_by_subj": lane.subjects,
+            "batch": amount,
+            "max_bytes": MOST_BYTES,
+        },
+    )
 
 
 def _first(found: Sequence[Raw]) -> tuple[int, int]:

@@ -12,12 +12,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from control.explorer.key_index import Covered
+from connectors.subjects import covers
+from control.explorer.key_indexes import Covered
 from control.explorer.lanes import Lane, Lanes
 from control.explorer.looking import Looking
 from control.explorer.messages import Message
 from control.explorer.page_tokens import Place, Token, stream_digest
-from control.explorer.pages import Ordered, Page
+from control.explorer.pages import Filling, Ordered, Page, piece
 from control.explorer.picking import inside, picked
 from control.explorer.timestamps import from_nanoseconds
 from control.explorer.wanted import Look
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.direct import DirectGets
-    from control.explorer.key_index import KeyIndexes
+    from control.explorer.key_indexes import KeyIndexes
     from control.explorer.states import Restriction
     from control.explorer.streams import Stream
     from control.explorer.wanted import Wanted
@@ -93,47 +94,72 @@ class Listing:
             rest = Lanes(self.reads, behind, by_time=self.order.by_time)
         if self.wanted.needs_look or (self.restriction and self.restriction.needs_look):
             return self._scan(question, rest, places, limit, skip)
+        return self._counted(question, rest, everything.total, places, limit, skip)
+
+    def _counted(
+        self,
+        question: str,
+        rest: Lanes,
+        total: int,
+        places: dict[str, int],
+        limit: int,
+        skip: int,
+    ) -> Page:
+        """Read what lies between two ordinals."""
         last = min(skip + limit, rest.total)
-        first = min(skip, last)
-        begin = rest.total - last if self.order.descending else first
-        window = rest.window(begin, last - first, self.looking())
-        places |= window.high if self.order.descending else window.low
-        messages = [each.message for each in window.read if each.message is not None]
-        if self.order.descending:
-            messages.reverse()
-        following = self._token(question, places, 0) if 0 < last < rest.total else None
-        return Page(messages, following, everything.total, 0, incomplete=False)
+        at = min(skip, last)
+        looking = self.looking()
+        filling = Filling(limit, self.preview)
+        messages: list[Message] = []
+        fits = True
+        while at < last and fits:
+            count = min(piece(self.preview), last - at)
+            begin = rest.total - at - count if self.order.descending else at
+            window = rest.window(begin, count, looking)
+            places |= window.high if self.order.descending else window.low
+            for each in window.read[:: self._step]:
+                if each.message is not None:
+                    messages.append(each.message)
+                    fits = fits and filling.take(each.message)
+            at += count
+        is_end = not 0 < at < rest.total
+        found = Page(messages, self._token(question, places, 0), total, 0, is_end, incomplete=False)
+        return found.cut(len(filling.messages))
 
     def _scan(
         self, question: str, rest: Lanes, places: dict[str, int], limit: int, skip: int
     ) -> Page:
         """Look at messages until enough are found."""
         deadline = time.monotonic() + PATIENCE
-        messages: list[Message] = []
+        filling = Filling(limit, self.preview)
         scanned = matching = 0
-        piece = max(limit, _FIRST_PIECE)
-        step = -1 if self.order.descending else 1
+        most = piece(self.preview)
+        count = min(max(limit, _FIRST_PIECE), most)
         looking = self.looking()
-        while scanned < rest.total and len(messages) < limit and time.monotonic() < deadline:
-            count = min(piece, rest.total - scanned)
-            piece = min(piece * 2, _PIECE)
+        fits = True
+        while fits and scanned < rest.total and time.monotonic() < deadline:
+            count = min(count, rest.total - scanned)
             begin = rest.total - scanned - count if self.order.descending else scanned
             read = rest.window(begin, count, looking).read
             if not read:  # what was counted has expired meanwhile
                 scanned = rest.total
-            for each in read[::step]:
-                places[each.stream] = each.sequence + step
+            for each in read[:: self._step]:
+                if each.message is not None:
+                    if matching >= skip:
+                        fits = filling.take(each.message)
+                        if not fits:
+                            break
+                    matching += 1
+                places[each.stream] = each.sequence + self._step
                 scanned += 1
-                if each.message is None:
-                    continue
-                matching += 1
-                if matching > skip:
-                    messages.append(each.message)
-                    if len(messages) == limit:
-                        break
-        done = scanned >= rest.total
-        token = None if done else self._token(question, places, max(skip - matching, 0))
-        return Page(messages, token, -1, scanned, not done and len(messages) < limit)
+                if filling.is_full:
+                    fits = False
+                    break
+            count = min(count * 2, _PIECE, most)
+        is_end = scanned >= rest.total
+        place = self._token(question, places, max(skip - matching, 0))
+        incomplete = not is_end and not filling.is_full
+        return Page(filling.messages, place, -1, scanned, is_end, incomplete)
 
     def _picked(
         self,
@@ -150,11 +176,18 @@ class Listing:
         total = sum(map(len, candidates.values()))
         # Whatever else must hold is only seen when they are read.
         counted = not (self.wanted.needs_payload or not self.wanted.subjects_tell)
-        if self.restriction is not None and self.restriction.fates:
-            counted = counted and not self.wanted.key
-        step = -1 if self.order.descending else 1
-        messages: list[Message] = []
+        if self.wanted.key and self.restriction is not None:
+            whole = {subjects for each in self.streams for subjects in self._subjects(each)}
+            split = any(lane.subjects not in whole for lane in behind)
+            counted = counted and not (self.restriction.fates or split)
+        if counted and len(left) == 1:  # pages before this one need not be read
+            ((stream, sequences),) = left.items()
+            end = max(len(sequences) - skip, 0)
+            left = {stream: sequences[:end] if self.order.descending else sequences[skip:]}
+            skip = 0
+        filling = Filling(limit, self.preview)
         scanned = matching = 0
+        is_end = True
         for each in picked(
             self.reads,
             left,
@@ -162,37 +195,43 @@ class Listing:
             by_time=self.order.by_time,
             descending=self.order.descending,
         ):
-            places[each.stream] = each.sequence + step
-            scanned += 1
-            if each.message is not None:
+            if each.message is not None and _lies_in(behind, each.message):
+                if matching >= skip and not filling.take(each.message):
+                    is_end = False
+                    break
                 matching += 1
-                if matching > skip:
-                    messages.append(each.message)
-            if len(messages) == limit or time.monotonic() > deadline:
+            places[each.stream] = each.sequence + self._step
+            scanned += 1
+            if filling.is_full or time.monotonic() > deadline:
+                is_end = scanned >= sum(map(len, left.values()))
                 break
-        done = scanned >= sum(map(len, left.values())) or (
-            len(messages) < limit and time.monotonic() <= deadline
-        )
-        token = None if done else self._token(question, places, max(skip - matching, 0))
-        incomplete = not done and len(messages) < limit
-        return Page(messages, token, total if counted else -1, scanned, incomplete)
+        place = self._token(question, places, max(skip - matching, 0))
+        incomplete = not is_end and not filling.is_full
+        return Page(filling.messages, place, total if counted else -1, scanned, is_end, incomplete)
 
-    def _by_key(self, lanes: Sequence[Lane]) -> dict[str, list[int]] | None:
-        """The sequences of a row's changes by stream; None: not every stream is indexed yet."""
-        known = {stream.name: stream for stream in self.streams}
+    def _by_key(self, lanes: Sequence[Lane]) -> dict[str, Sequence[int]] | None:
+        """The sequences of a row's changes by stream; None: not every stream is indexed yet.
+
+        What a sink leaves of a topic is found in the index of the whole topic.
+        """
         found: dict[str, list[int]] = {}
         complete = True
-        for lane in lanes:
-            stream = known[lane.stream]
-            covered = Covered(lane.stream, stream.created, lane.subjects)
-            sequences = self.indexes.find(covered, self.wanted.key, stream.state.last_seq)
-            if sequences is None:
-                complete = False
-                continue
-            mine = [each for each in sequences if lane.low <= each <= lane.high]
-            if mine:
-                found[lane.stream] = sorted([*found.get(lane.stream, []), *mine])
-        return found if complete else None
+        for stream in self.streams:
+            mine = [lane for lane in lanes if lane.stream == stream.name]
+            sequences: list[int] = []
+            for subjects in self._subjects(stream):
+                if not any(covers(subjects, lane.subjects) for lane in mine):
+                    continue
+                covered = Covered(stream.name, stream.created, subjects)
+                first, last = stream.state.first_seq, stream.state.last_seq
+                part = self.indexes.find(covered, self.wanted.key, first, last)
+                if part is None:
+                    complete = False
+                else:
+                    sequences += part
+            if sequences:
+                found[stream.name] = sorted(sequences)
+        return inside(found, lanes) if complete else None
 
     def looking(self) -> Looking:
         """What looks at messages for this question."""
@@ -209,8 +248,11 @@ class Listing:
             Lane(stream.name, subject, *bounds)
             for stream in self.streams
             for bounds in [self._bounds(stream)]
-            for subject in self.wanted.subjects(stream.source)
+            for subject in self._subjects(stream)
         ]
+
+    def _subjects(self, stream: Stream) -> tuple[str, ...]:
+        return self.wanted.subjects(stream.source)
 
     def _bounds(self, stream: Stream) -> tuple[int, int]:
         """The sequences of a stream that its time range leaves."""
@@ -230,6 +272,10 @@ class Listing:
         }
         found = self.reads.get(stream.name, body)
         return found[0].sequence if found else stream.state.last_seq + 1
+
+    @property
+    def _step(self) -> int:
+        return -1 if self.order.descending else 1
 
     def _begin(self) -> dict[str, int]:
         if self.order.descending:
@@ -259,3 +305,10 @@ class Listing:
             {name: Place(created[name], sequence) for name, sequence in places.items()},
             skip,
         )
+
+
+def _lies_in(lanes: Sequence[Lane], message: Message) -> bool:
+    """Whether one of the lanes of its stream has its subject."""
+    return any(
+        lane.stream == message.stream and covers(lane.subjects, message.subject) for lane in lanes
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from connectors.errors import GapError
 from connectors.jetstream.oversize import resolve
 from connectors.jetstream.stored import parse_headers
 from control.explorer.messages import shown, unpacked
@@ -43,7 +44,10 @@ class Looking:
             return None
         payload = unpacked(raw)
         if payload is None and self.reads_objects:
-            payload = whole(self.connection, raw)
+            try:
+                payload = whole(self.connection, raw)
+            except GapError:  # a large row that is gone has nothing to be found in
+                return None
         if payload is not None and not self.look.of_payload(raw, payload):
             return None
         return shown(stream, raw, payload, self.preview)

@@ -112,28 +112,31 @@ def unpacked(raw: Raw) -> bytes | None:
     return raw.payload
 
 
-def shown(stream: str, raw: Raw, payload: bytes | None, preview: int | None) -> Message:
+def shown(
+    stream: str, raw: Raw, payload: bytes | None, preview: int, *, headers: bool = False
+) -> Message:
     """A message with the beginning of its payload.
 
     Args:
         stream: Where it lies.
         raw: As it was read.
         payload: Unpacked; None: it is not at hand.
-        preview: How many bytes of it are shown; None: all, with the headers.
+        preview: How many bytes of it are shown.
+        headers: Whether they are shown, too.
     """
-    headers = parse_headers(raw.header)
+    parsed = parse_headers(raw.header)
     text = payload or b""
-    part = text if preview is None else text[:preview]
-    fields = read_headers(raw.header) if preview is None else {}
+    part = text[:preview]
+    fields = read_headers(raw.header) if headers else {}
     return Message(
         stream=stream,
         subject=raw.subject,
         sequence=raw.sequence,
         time=to_nanoseconds(raw.time),
-        key=(headers.key or "") if headers else "",
+        key=(parsed.key or "") if parsed else "",
         op=operation(raw.header, text) if payload is not None else _header_op(raw.header),
-        position=headers.position if headers else "",
-        transaction=headers.transaction if headers else "",
+        position=parsed.position if parsed else "",
+        transaction=parsed.transaction if parsed else "",
         size=len(text),
         # A character that was cut in two is left out.
         payload=part.decode("utf-8", "ignore"),

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream.connection import Connection, connect
 from connectors.jetstream.direct import DirectGets
+from connectors.jetstream.headers_only import headers_of
 from control.explorer.deliveries import Deliveries
-from control.explorer.key_index import KeyIndexes
+from control.explorer.key_indexes import KeyIndexes
+from control.explorer.letter_places import Letters
 from control.explorer.progress import Places, Sinks
 from control.explorer.source_offsets import Observer
 
@@ -23,6 +25,7 @@ class Open(NamedTuple):
     indexes: KeyIndexes
     places: Places
     deliveries: Deliveries
+    letters: Letters
     observer: Observer
 
     def close(self) -> None:
@@ -45,8 +48,9 @@ def connected(nats: NatsSpec, sinks: Sinks) -> Open:
     return Open(
         connection,
         reads,
-        KeyIndexes(connection),
+        KeyIndexes(lambda of, after: headers_of(connection, of.stream, of.subjects, after)),
         places,
         Deliveries(connection, reads, places),
+        Letters(connection),
         Observer(nats, places.executor),
     )

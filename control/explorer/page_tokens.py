@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import fields, is_dataclass
 from hashlib import blake2b
 
 import msgspec
@@ -73,5 +74,14 @@ def stream_digest(created: str) -> int:
 
 
 def question_digest(*parts: object) -> str:
-    """What a token holds of a question."""
-    return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+    """What a token holds of a question: the same in every process, services share tokens."""
+    return blake2b(repr([_in_order(part) for part in parts]).encode(), digest_size=8).hexdigest()
+
+
+def _in_order(part: object) -> object:
+    """A part of a question whose text is always the same; a set's is not."""
+    if isinstance(part, frozenset):
+        return sorted(map(repr, part))
+    if is_dataclass(part):
+        return [(field.name, _in_order(getattr(part, field.name))) for field in fields(part)]
+    return part

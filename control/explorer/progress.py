@@ -207,7 +207,9 @@ class Places:
         asked = time.monotonic()
         try:
             sink = self._sinks.sink(share.sink)
-            known = sink.offsets(share) if sink is not None else None
+            if sink is None:  # nobody was asked, so nobody has to be left alone
+                return None
+            known = sink.offsets(share)
         except WaxtapError as error:
             log.debug("a target cannot be asked", sink=share.sink, reason=str(error))
             known = None

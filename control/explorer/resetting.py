@@ -51,6 +51,10 @@ class OutOfRangeError(Exception):
     """A stream has no such place; says which ones it has."""
 
 
+class NoStreamError(Exception):
+    """A sink reads no stream of this source."""
+
+
 def place(reads: DirectGets, stream: Stream, target: Target) -> int:
     """The sequence behind which a sink is to go on.
 
@@ -96,11 +100,11 @@ def reset(
         # As at a start of the flow: whoever still writes stores no letters, and then nothing.
         claim_letters(connection.spec, letters, share)
         sink.reset(share, upto)
-        gone = [
+        gone = (
             head
             for head in letter_index.heads(connection, reader.name)
             if same_stream(head, stream) and head.sequence > upto
-        ]
+        )
         letter_index.drop(connection, gone)
         forget(connection, stream.name, reader.name)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream.consumers import Progress
 from connectors.subjects import topic_of
+from control.explorer.asking import SINGLE, Question, answers
 from control.explorer.messages import partition_of
 from control.explorer.streams import subjects
 from control.explorer.timestamps import to_nanoseconds
@@ -94,26 +95,30 @@ def offsets(
         stream.name: stream.state.bytes / max(stream.state.messages, 1) for stream in streams
     }
     now = time.time_ns()
-    asked = []
-    for part in chosen:
-        place = places[part.sink, part.stream]
-        ends = [place.upto(subject) for subject in part.subjects] if place.exact else []
-        known = [end for end in ends if end is not None]
-        pending = [
-            reads.start(part.stream, {"seq": end + 1, "next_by_subj": subject, "batch": 1})
-            for subject, end in zip(part.subjects, known, strict=False)
-        ]
-        asked.append((part, place, known, pending))
+    ends = [_ends(part, places[part.sink, part.stream]) for part in chosen]
+    asked = deque(
+        (index, Question(part.stream, {"seq": end + 1, "next_by_subj": subject, "batch": 1}))
+        for index, (part, known) in enumerate(zip(chosen, ends, strict=True))
+        for subject, end in zip(part.subjects, known, strict=False)
+    )
+    lags, oldest = [0] * len(chosen), [now] * len(chosen)
+    for index, answer in answers(reads, asked, SINGLE):
+        for raw in answer:
+            lags[index] += raw.pending + 1
+            oldest[index] = min(oldest[index], to_nanoseconds(raw.time))
     found: list[SinkOffset] = []
-    for part, place, known, pending in asked:
-        consumer = place.acknowledged or _NOTHING
+    for part, known, lag, first in zip(chosen, ends, lags, oldest, strict=True):
+        consumer = places[part.sink, part.stream].acknowledged or _NOTHING
         if not known:
             found.append(SinkOffset(part, -1, consumer, -1, -1, 0))
             continue
-        firsts = [raw for each in pending for raw in each.result()]
-        lag = sum(raw.pending + 1 for raw in firsts)
-        oldest = min((to_nanoseconds(raw.time) for raw in firsts), default=now)
         size = round(lag * average[part.stream])
-        late = max(now - oldest, 0)
-        found.append(SinkOffset(part, min(known), consumer, lag, size, late))
+        found.append(SinkOffset(part, min(known), consumer, lag, size, max(now - first, 0)))
     return found
+
+
+def _ends(part: Part, place: Place) -> list[int]:
+    """Up to where the target has each subject; none: it cannot be asked."""
+    if not place.exact:
+        return []
+    return [end for subject in part.subjects if (end := place.upto(subject)) is not None]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from connectors.errors import ConfigError
-from connectors.jetstream.letter_index import heads
 from connectors.subjects import covers
-from control.explorer.deliveries import Fate, delivery, same_stream
+from control.explorer.deliveries import Fate, delivery
 from control.explorer.progress import Place
 from control.explorer.streams import subjects
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.direct import Raw
-    from connectors.letters import Head
     from control.explorer.lanes import Lane
+    from control.explorer.letter_places import LetterPlaces, Letters
     from control.explorer.progress import Places
     from control.explorer.readers import Reader
     from control.explorer.streams import Stream
@@ -37,29 +37,33 @@ class Restriction:
         reader: The sink.
         fates: What may have become of them; empty: anything.
         places: How far it is, by stream.
-        letters: Its dead letters, by stream and sequence.
+        letters: Its dead letters; None: nobody asks for fates.
         streams: By name.
     """
 
     reader: Reader
     fates: frozenset[Fate]
     places: Mapping[str, Place]
-    letters: Mapping[tuple[str, int], Head]
+    letters: LetterPlaces | None
     streams: Mapping[str, Stream]
 
     @property
     def needs_look(self) -> bool:
         """Whether sequences alone do not tell."""
-        return bool(self.letters) and bool(self.fates)
+        letters = self.letters
+        return letters is not None and any(
+            letters.any_of(stream.name, stream.created) for stream in self.streams.values()
+        )
 
     def takes(self, stream: str, raw: Raw) -> bool:
         """Whether a message is wanted, by its fate."""
-        if not self.fates:
+        if self.letters is None:
             return True
+        created, sequence = self.streams[stream].created, raw.sequence
+        if (fate := self.letters.fate(stream, created, sequence)) is not None:
+            return fate in self.fates
         place = self.places.get(stream, _NOTHING)
-        sequence, letter = raw.sequence, self.letters.get((stream, raw.sequence))
-        told = delivery(self.reader.name, raw.subject, sequence, place, letter)
-        return told.fate in self.fates
+        return delivery(self.reader.name, raw.subject, sequence, place, None).fate in self.fates
 
     def lanes(self, connection: Connection, lanes: Sequence[Lane]) -> list[Lane]:
         """What is left of lanes.
@@ -78,22 +82,18 @@ class Restriction:
             )
         return found
 
-    def candidates(self, lanes: Sequence[Lane]) -> dict[str, list[int]] | None:
+    def candidates(self, lanes: Sequence[Lane]) -> dict[str, Sequence[int]] | None:
         """The sequences of what is wanted, where letters alone tell; None: they do not."""
-        if not self.fates or not self.fates <= LETTERS:
+        if self.letters is None or not self.fates <= LETTERS:
             return None
-        found: dict[str, list[int]] = {}
-        for (stream, sequence), head in sorted(self.letters.items()):
-            place = self.places.get(stream, _NOTHING)
-            told = delivery(self.reader.name, head.subject, sequence, place, head)
-            inside = any(
-                lane.stream == stream
-                and lane.low <= sequence <= lane.high
-                and covers(lane.subjects, head.subject)
-                for lane in lanes
+        found: dict[str, Sequence[int]] = {}
+        for stream in self.streams.values():
+            mine = [lane for lane in lanes if lane.stream == stream.name]
+            sequences = self.letters.sequences(
+                stream.name, stream.created, self.fates, partial(_bounds, mine)
             )
-            if inside and told.fate in self.fates:
-                found.setdefault(stream, []).append(sequence)
+            if sequences:
+                found[stream.name] = sequences
         return found
 
     def _lanes(self, connection: Connection, lane: Lane) -> list[Lane]:
@@ -126,8 +126,13 @@ class Restriction:
         return lane._replace(high=lane.low - 1)
 
 
+def _bounds(lanes: Sequence[Lane], subject: str) -> list[tuple[int, int]]:
+    """Between which sequences lanes hold a subject."""
+    return [(lane.low, lane.high) for lane in lanes if covers(lane.subjects, subject)]
+
+
 def restriction(
-    connection: Connection,
+    letters: Letters,
     places: Places,
     reader: Reader,
     fates: frozenset[Fate],
@@ -136,9 +141,5 @@ def restriction(
     """What a sink leaves, as it is now. Raises RetryableError: NATS does not answer."""
     by_name = {stream.name: stream for stream in streams}
     found = {name: place for (_, name), place in places.of([reader], streams).items()}
-    letters = {
-        (head.stream, head.sequence): head
-        for head in (heads(connection, reader.name) if fates else ())
-        if head.stream in by_name and same_stream(head, by_name[head.stream])
-    }
-    return Restriction(reader, fates, found, letters, by_name)
+    # Letters are read behind the places: one that was stored before its offset moved is seen.
+    return Restriction(reader, fates, found, letters.of(reader.name) if fates else None, by_name)

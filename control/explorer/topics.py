@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from connectors.jetstream.topics import filter_subjects
 from connectors.subjects import topic_of
+from control.explorer.asking import SINGLE, Question, answers
 from control.explorer.messages import partition_of
 from control.explorer.streams import streams, subjects
 from control.explorer.timestamps import from_nanoseconds, to_nanoseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Sequence
 
     from connectors.jetstream.connection import Connection
-    from connectors.jetstream.direct import DirectGets, Pending
+    from connectors.jetstream.direct import DirectGets
     from control.explorer.streams import Stream
 
 _MINUTE = 60.0
@@ -93,32 +94,35 @@ def held(connection: Connection, pattern: str, source: str = "") -> dict[str, li
     }
 
 
-def partitions(reads: DirectGets, parts: Iterable[Held]) -> list[Partition]:
+def partitions(reads: DirectGets, parts: Sequence[Held]) -> list[Partition]:
     """What there is to tell of partitions. Raises RetryableError: NATS does not answer."""
     since = from_nanoseconds(time.time_ns() - round(_MINUTE * 1e9))
-    asked = [
-        (part, [_ask(reads, part, subject, since) for subject in part.subjects]) for part in parts
-    ]
-    return [_partition(part, questions) for part, questions in asked]
-
-
-def _ask(reads: DirectGets, part: Held, subject: str, since: str) -> tuple[Pending, ...]:
-    bodies: tuple[Mapping[str, object], ...] = (
-        {"seq": 1, "next_by_subj": subject, "batch": 1},
-        {"multi_last": [subject], "batch": 1},
-        {"start_time": since, "next_by_subj": subject, "batch": 1},
+    asked = deque(
+        ((index, field), Question(part.stream.name, body))
+        for index, part in enumerate(parts)
+        for subject in part.subjects
+        for field, body in (
+            ("first", {"seq": 1, "next_by_subj": subject, "batch": 1}),
+            ("last", {"multi_last": [subject], "batch": 1}),
+            ("lately", {"start_time": since, "next_by_subj": subject, "batch": 1}),
+        )
     )
-    return tuple(reads.start(part.stream.name, body) for body in bodies)
+    places: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
+    recent: dict[int, int] = defaultdict(int)
+    for (index, field), found in answers(reads, asked, SINGLE):
+        if field == "lately":
+            recent[index] += sum(raw.pending + 1 for raw in found)
+        else:
+            places[index, field] += [(raw.sequence, to_nanoseconds(raw.time)) for raw in found]
+    return [
+        _partition(part, places[index, "first"], places[index, "last"], recent[index])
+        for index, part in enumerate(parts)
+    ]
 
 
-def _partition(part: Held, questions: Iterable[tuple[Pending, ...]]) -> Partition:
-    first: list[tuple[int, int]] = []
-    last: list[tuple[int, int]] = []
-    recent = 0
-    for oldest, latest, lately in questions:
-        first += [(raw.sequence, to_nanoseconds(raw.time)) for raw in oldest.result()]
-        last += [(raw.sequence, to_nanoseconds(raw.time)) for raw in latest.result()]
-        recent += sum(raw.pending + 1 for raw in lately.result())
+def _partition(
+    part: Held, first: list[tuple[int, int]], last: list[tuple[int, int]], recent: int
+) -> Partition:
     state, messages = part.stream.state, sum(part.subjects.values())
     return Partition(
         stream=part.stream.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -114,18 +115,31 @@ class Look:
 
 
 def key_text(text: str) -> str:
-    """A row's key as it is stored: JSON in ASCII without blanks.
+    """A row's key as it is stored: JSON in ASCII without blanks, each number as it is written.
 
     Raises:
         ValueError: It is no JSON object; says so.
     """
     try:
-        key = json.loads(text)
-    except ValueError:
+        # Numbers are not read: they may have more digits than a float keeps.
+        key = json.loads(text, parse_float=str, parse_int=str, parse_constant=_refused)
+    except (ValueError, RecursionError):
         key = None
     if not isinstance(key, dict) or not key:
         raise ValueError('a key is a JSON object such as {"id": 17}')
-    return json.dumps(key, separators=(",", ":"))
+    return _TOKEN.sub(_compact, text.strip())
+
+
+# What of valid JSON is not stored as it may be written: texts, and blanks around them.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[ \t\r\n]+')
+
+
+def _compact(token: re.Match[str]) -> str:
+    return json.dumps(json.loads(token[0])) if token[0][0] == '"' else ""
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _spellings(text: str) -> list[bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from connectors.jetstream import letter_index
@@ -10,7 +11,7 @@ from connectors.jetstream.requests import Asking
 from connectors.letters import LetterAnswer, LetterRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Iterator
 
     from connectors.jetstream.connection import Connection
     from connectors.letters import Head
@@ -37,7 +38,7 @@ class Outcome(NamedTuple):
 def carry_out(
     connection: Connection,
     action: Action,
-    chosen: Sequence[Head],
+    chosen: Iterable[Head],
     sinks: Collection[str],
     patience: float,
 ) -> Outcome:
@@ -49,7 +50,7 @@ def carry_out(
     Args:
         connection: To NATS.
         action: What is wanted.
-        chosen: The letters.
+        chosen: The letters; only their places are kept.
         sinks: The names of those that are configured.
         patience: Seconds without an answer after which it waits no longer.
 
@@ -58,12 +59,11 @@ def carry_out(
         RetryableError: NATS does not answer.
     """
     total, silent = LetterAnswer(), set[str]()
-    held, unheld = _split(connection, sinks, chosen)
+    held, unheld = _split(connection, action, sinks, chosen)
     if unheld and action == "discard":
-        letter_index.drop(connection, unheld)
-        total.discarded += len(unheld)
+        total.discarded += unheld
     elif unheld:
-        total.failed += len(unheld)
+        total.failed += unheld
         total.error = "their sink, or the stream that they came from, is no more"
     with Asking(connection, connection.spec.stream.replicas) as asking:
         for (sink, stream, created), sequences in held.items():
@@ -87,17 +87,26 @@ def carry_out(
 
 
 def _split(
-    connection: Connection, sinks: Collection[str], chosen: Sequence[Head]
-) -> tuple[dict[tuple[str, str, str], list[int]], list[Head]]:
-    """Letters that a flow holds, by sink and stream, and those that none does."""
-    held: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    unheld: list[Head] = []
+    connection: Connection, action: Action, sinks: Collection[str], chosen: Iterable[Head]
+) -> tuple[dict[tuple[str, str, str], list[int]], int]:
+    """Letters that a flow holds, by sink and stream, and how many none does: those it deletes."""
+    held: dict[tuple[str, str, str], array[int]] = defaultdict(lambda: array("Q"))
     streams: dict[str, str] = {}
-    for head in chosen:
-        if head.stream not in streams:
-            streams[head.stream] = letter_index.created(connection, head.stream)
-        if head.sink in sinks and head.created == streams[head.stream]:
-            held[head.sink, head.stream, head.created].append(head.sequence)
-        else:
-            unheld.append(head)
-    return held, unheld
+    unheld = 0
+
+    def without_flow() -> Iterator[Head]:
+        nonlocal unheld
+        for head in chosen:
+            if head.stream not in streams:
+                streams[head.stream] = letter_index.created(connection, head.stream)
+            if head.sink in sinks and head.created == streams[head.stream]:
+                held[head.sink, head.stream, head.created].append(head.sequence)
+            else:
+                unheld += 1
+                yield head
+
+    if action == "discard":
+        letter_index.drop(connection, without_flow())
+    else:
+        deque(without_flow(), maxlen=0)
+    return {share: sorted(held[share]) for share in sorted(held)}, unheld

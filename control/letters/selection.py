@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from connectors.jetstream.stream import source_name
 from connectors.subjects import topic_of
+from control.explorer.messages import partition_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from connectors.letters import Head, State
 
 
@@ -24,10 +26,13 @@ class Selection:
         sink: Of this sink.
         source: Of this source.
         topic: Of this topic; `db.*` for all below.
+        partition: Of this partition; None: of any.
         key: Of this row: its key as JSON, or the value of a key of one column.
         error: Whose error has this in its code or its message.
         error_code: Whose error has this code.
         states: In one of these states.
+        ops: With one of these operations; `matches` does not tell, the change has to be read.
+        text: With this somewhere in the change; `matches` does not tell either.
         first: With this sequence or a later one.
         last: With this sequence or an earlier one.
         sequences: With one of these sequences.
@@ -38,10 +43,13 @@ class Selection:
     sink: str = ""
     source: str = ""
     topic: str = ""
+    partition: int | None = None
     key: str = ""
     error: str = ""
     error_code: str = ""
     states: frozenset[State] = frozenset()
+    ops: frozenset[str] = frozenset()
+    text: str = ""
     first: int = 0
     last: int | None = None
     sequences: frozenset[int] = frozenset()
@@ -53,15 +61,13 @@ class Selection:
         """Whether no condition was given."""
         return self == Selection()
 
-    def among(self, heads: Iterable[Head]) -> Iterator[Head]:
-        """The letters that are chosen."""
-        return filter(self._takes, heads)
+    @property
+    def needs_content(self) -> bool:
+        """Whether changes have to be read to tell which letters are chosen."""
+        return bool(self.ops or self.text)
 
-    def of(self, heads: Iterable[Head]) -> list[Head]:
-        """The letters that are chosen, in their order."""
-        return sorted(self.among(heads), key=place)
-
-    def _takes(self, head: Head) -> bool:
+    def matches(self, head: Head) -> bool:
+        """Whether a letter is chosen, as far as its head tells."""
         topic = topic_of(head.subject)
         wanted = self.topic.removesuffix("*")
         told = f"{head.reason.code} {head.reason.message}"
@@ -69,6 +75,7 @@ class Selection:
             self.sink in ("", head.sink)
             and self.source in ("", source_name(head.stream))
             and (topic.startswith(wanted) if wanted != self.topic else self.topic in ("", topic))
+            and (self.partition is None or partition_of(head.subject) == self.partition)
             and (not self.states or head.state in self.states)
             and self.error in told
             and self.error_code in ("", head.reason.code)
@@ -98,10 +105,20 @@ def place(head: Head) -> tuple[str, str, int, str]:
 def _is_key(wanted: str, key: str | None) -> bool:
     if key is None:
         return False
-    found = json.loads(key)
-    if len(found) == 1 and wanted == str(*found.values()):
+    values = msgspec.json.decode(key, type=dict[str, msgspec.Raw])
+    if len(values) == 1 and wanted == _plain(bytes(*values.values())):
         return True
     try:
-        return bool(json.loads(wanted) == found)
+        return bool(_exact(wanted) == _exact(key))
     except ValueError:
         return False
+
+
+def _plain(value: bytes) -> str:
+    """A value as somebody writes it: a text without its quotes, anything else as it stands."""
+    return str(json.loads(value)) if value.startswith(b'"') else value.decode()
+
+
+def _exact(text: str) -> object:
+    """JSON with every digit of its numbers."""
+    return json.loads(text, parse_float=Decimal, parse_int=Decimal)

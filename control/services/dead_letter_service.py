@@ -16,18 +16,26 @@ from connectors.letters import State
 from connectors.subjects import topic_of
 from control.explorer.messages import operation, partition_of
 from control.explorer.page_tokens import question_digest
+from control.explorer.pages import MOST_BYTES
 from control.explorer.readers import readers
 from control.explorer.timestamps import to_nanoseconds
+from control.letters import search
 from control.letters.actions import carry_out
 from control.letters.selection import Selection
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import invalid, not_found
-from control.services.message_filters import check_pattern, check_source
+from control.services.message_filters import (
+    check_pattern,
+    check_source,
+    checked_ops,
+    checked_partition,
+)
 from control.services.moments import timestamp
-from control.services.paging import page_size, read_token, token
+from control.services.paging import bounded, page_size, read_token, token
+from control.services.pieces import Seats, pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     import grpc
     from google.protobuf.timestamp_pb2 import Timestamp
@@ -46,6 +54,8 @@ _NAME = re.compile(
 )
 # Seconds without an answer of a flow after which its letters are left to themselves.
 _PATIENCE = 10.0
+# So many may read a whole row at once, which is in memory meanwhile.
+_MOST_READINGS = 8
 _STATES = {
     State.FAILED: cdc_pb2.LETTER_STATE_FAILED,
     State.PARKED: cdc_pb2.LETTER_STATE_PARKED,
@@ -75,6 +85,7 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
     ) -> None:
         self._nats, self._specs, self._patience = nats, specs, patience
         self._workers, self._repetitions = workers, repetitions
+        self._readings = Seats(_MOST_READINGS, "control.too_many_readings", "reading large rows")
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -95,7 +106,7 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
 
             def following() -> Iterator[Head]:
                 nonlocal total
-                for head in chosen.among(letter_index.heads(connection, chosen.sink)):
+                for head in search.chosen(connection, chosen):
                     total += 1
                     if _key(head) > behind:
                         yield head
@@ -104,8 +115,9 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
                 found = heapq.nsmallest(count + 1, following(), key=_key)
             page = found[:count]
             more = token(question, _key(page[-1])) if len(found) > count else ""
+            letters, more = bounded(question, ((_key(head), _shown(head)) for head in page), more)
             return cdc_pb2.ListDeadLettersResponse(
-                dead_letters=[_shown(head) for head in page],
+                dead_letters=letters,
                 next_page_token=more,
                 total_size=total,
             )
@@ -117,27 +129,39 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
         self, request: cdc_pb2.GetDeadLetterRequest, context: _Context
     ) -> cdc_pb2.DeadLetter:
         """A letter with its change."""
-        named = _NAME.fullmatch(request.name)
+        head, payload = await self._workers.run(self._read, request.name)
+        shown = _shown(head)
+        # A character that was cut in two is left out.
+        shown.payload = payload[:MOST_BYTES].decode("utf-8", "ignore")
+        shown.payload_cut, shown.size = len(payload) > MOST_BYTES, len(payload)
+        shown.op = operation(b"", payload)
+        return shown
+
+    @override
+    async def ReadDeadLetterPayload(
+        self, request: cdc_pb2.GetDeadLetterRequest, context: _Context
+    ) -> AsyncIterator[cdc_pb2.PayloadPiece]:
+        """The whole change of a letter."""
+        with self._readings.taken():
+            _, payload = await self._workers.run(self._read, request.name)
+            for piece in pieces(payload):
+                yield piece
+
+    def _read(self, name: str) -> tuple[Head, bytes]:
+        """A letter and its change. Raises ApiError: the name is none, or nothing has it."""
+        named = _NAME.fullmatch(name)
         if named is None:
             raise invalid(
                 "control.name",
-                f"{request.name!r} is no name of a dead letter",
+                f"{name!r} is no name of a dead letter",
                 where="name",
                 cure="sinks/warehouse/streams/CDC_shop/deadLetters/4711",
             )
-        sink, stream, sequence = named[1], named[2], int(named[3])
-
-        def work() -> cdc_pb2.DeadLetter:
-            with connect(self._nats) as connection:
-                found = letter_index.named(connection, sink, stream, sequence)
-                for head, change in letter_index.read(connection, found[-1:]):
-                    shown = _shown(head)
-                    shown.payload = change.envelope.decode()
-                    shown.op = operation(b"", change.envelope)
-                    return shown
-            raise not_found(request.name)
-
-        return await self._workers.run(work)
+        with connect(self._nats) as connection:
+            found = letter_index.named(connection, named[1], named[2], int(named[3]))
+            for head, change in letter_index.read(connection, found[-1:]):
+                return head, change.envelope
+        raise not_found(name)
 
     @override
     async def ReplayDeadLetters(
@@ -176,7 +200,7 @@ class DeadLetterService(cdc_pb2_grpc.DeadLetterServiceServicer):
     def _act(self, action: Action, chosen: Selection) -> Outcome:
         sinks = readers(self._specs.read())
         with connect(self._nats) as connection:
-            heads = chosen.of(letter_index.heads(connection, chosen.sink))
+            heads = search.chosen(connection, chosen)
             return carry_out(connection, action, heads, sinks, self._patience)
 
 
@@ -185,6 +209,8 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
     check_pattern(given.topic, "filter.topic")
     check_source(given.source, "filter.source")
     check_source(given.sink, "filter.sink")
+    partition = checked_partition(given)
+    ops = checked_ops(given.ops)
     for index, state in enumerate(given.states):
         if state not in _BY_NUMBER:
             raise invalid("control.state", f"{state} is no state", where=f"filter.states[{index}]")
@@ -207,10 +233,13 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
         sink=given.sink,
         source=given.source,
         topic=given.topic,
+        partition=partition,
         key=given.key,
         error=given.error,
         error_code=given.error_code,
         states=frozenset(_BY_NUMBER[state] for state in given.states),
+        ops=ops,
+        text=given.text,
         first=given.first_sequence,
         last=given.last_sequence or None,
         sequences=frozenset(given.sequences),

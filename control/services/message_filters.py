@@ -14,6 +14,8 @@ from control.pb.cdc.v1 import cdc_pb2
 from control.server.statuses import invalid
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from google.protobuf.timestamp_pb2 import Timestamp
 
 _OPS = frozenset("cudrtm")
@@ -38,26 +40,17 @@ def wanted(given: cdc_pb2.MessageFilter) -> Wanted:
     """What a filter asks for. Raises ApiError: a field of it is wrong."""
     check_pattern(given.topic, "filter.topic")
     check_source(given.source, "filter.source")
-    if given.HasField("partition") and given.partition < 0:
-        raise invalid("control.partition", "partitions begin at 0", where="filter.partition")
-    for index, op in enumerate(given.ops):
-        if op not in _OPS:
-            raise invalid(
-                "control.op",
-                f"{op!r} is no operation",
-                where=f"filter.ops[{index}]",
-                cure="one of c, u, d, r, t, m",
-            )
+    partition, ops = checked_partition(given), checked_ops(given.ops)
     start = _nanoseconds(given.start_time) if given.HasField("start_time") else None
     end = _nanoseconds(given.end_time) if given.HasField("end_time") else None
     if start is not None and end is not None and end <= start:
         raise invalid("control.time", "ends before it begins", where="filter.end_time")
     return Wanted(
         topic=given.topic,
-        partition=given.partition if given.HasField("partition") else None,
+        partition=partition,
         source=given.source,
         key=_key(given.key),
-        ops=frozenset(given.ops),
+        ops=ops,
         start=start,
         end=end,
         text=given.text,
@@ -95,6 +88,28 @@ def check_source(name: str, where: str) -> None:
     """Raise ApiError unless a source can have this name; an empty one is fine."""
     if not _SOURCE.fullmatch(name):
         raise invalid("control.source", f"{name!r} is no name of a source", where=where)
+
+
+def checked_partition(given: cdc_pb2.MessageFilter | cdc_pb2.DeadLetterFilter) -> int | None:
+    """The partition that is asked for; None: any. Raises ApiError: there is none like that."""
+    if not given.HasField("partition"):
+        return None
+    if given.partition < 0:
+        raise invalid("control.partition", "partitions begin at 0", where="filter.partition")
+    return given.partition
+
+
+def checked_ops(given: Sequence[str]) -> frozenset[str]:
+    """The operations that are asked for; empty: any. Raises ApiError: one of them is none."""
+    for index, op in enumerate(given):
+        if op not in _OPS:
+            raise invalid(
+                "control.op",
+                f"{op!r} is no operation",
+                where=f"filter.ops[{index}]",
+                cure="one of c, u, d, r, t, m",
+            )
+    return frozenset(given)
 
 
 def _key(text: str) -> str:

@@ -13,10 +13,11 @@ from control.explorer.deliveries import Fate
 from control.explorer.page_tokens import question_digest
 from control.explorer.readers import UnknownSinkError
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
-from control.server.statuses import ApiError, invalid, not_found
+from control.server.statuses import invalid, not_found
 from control.services.message_filters import check_pattern, fates, ordered, wanted
 from control.services.moments import timestamp
-from control.services.paging import DEFAULT_SIZE, LARGEST_SIZE, page
+from control.services.paging import DEFAULT_SIZE, LARGEST_SIZE, bounded, page
+from control.services.pieces import Seats, pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -34,6 +35,8 @@ _NAME = re.compile(r"streams/(CDC_[A-Za-z0-9_-]+)/messages/([1-9][0-9]{0,18})")
 _PREVIEW, _LONGEST_PREVIEW = 256, 65536
 # So many callers may follow at once; each asks so often (seconds) for what is new.
 _MOST_TAILS, _TAIL_PAUSE = 32, 0.2
+# So many may read a whole row at once, which is in memory meanwhile.
+_MOST_READINGS = 8
 _STATES = {
     Fate.UNKNOWN: cdc_pb2.DELIVERY_STATE_UNSPECIFIED,
     Fate.UNSENT: cdc_pb2.DELIVERY_STATE_UNSENT,
@@ -55,7 +58,8 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
 
     def __init__(self, explorer: Explorer, workers: Workers) -> None:
         self._explorer, self._workers = explorer, workers
-        self._tails = 0
+        self._tails = Seats(_MOST_TAILS, "control.too_many_tails", "following")
+        self._readings = Seats(_MOST_READINGS, "control.too_many_readings", "reading large rows")
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -70,17 +74,20 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
 
         def work() -> cdc_pb2.ListStoredTopicsResponse:
             found = self._explorer.topics(request.filter)
-            chosen, token = page(
+            kind = question_digest("topics", request.filter)
+            chosen, following = page(
                 list(found.items()),
                 lambda each: each[0],
-                question_digest("topics", request.filter),
+                kind,
                 request.page_size,
                 request.page_token,
             )
             readers = self._explorer.readers()
+            told = ((name, self._topic(name, parts, readers)) for name, parts in chosen)
+            topics, following = bounded(kind, told, following)
             return cdc_pb2.ListStoredTopicsResponse(
-                topics=[self._topic(name, parts, readers) for name, parts in chosen],
-                next_page_token=token,
+                topics=topics,
+                next_page_token=following,
                 total_size=len(found),
             )
 
@@ -104,7 +111,7 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
 
         def work() -> cdc_pb2.ListMessagesResponse:
             try:
-                found, deliveries, token = self._explorer.messages(
+                found, deliveries, following = self._explorer.messages(
                     choice,
                     order,
                     limit=limit,
@@ -122,7 +129,7 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
                 raise invalid("control.page_token", str(error), where="page_token") from None
             return cdc_pb2.ListMessagesResponse(
                 messages=[shown(*each) for each in zip(found.messages, deliveries, strict=True)],
-                next_page_token=token,
+                next_page_token=following,
                 total_size=found.total,
                 scanned=found.scanned,
                 incomplete=found.incomplete,
@@ -135,18 +142,23 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
         self, request: cdc_pb2.GetMessageRequest, context: _Context
     ) -> cdc_pb2.Message:
         """A message with headers, payload, and its state at every sink."""
-        found = _NAME.fullmatch(request.name)
-        if found is None:
-            raise invalid(
-                "control.name",
-                f"{request.name!r} is no name of a message",
-                where="name",
-                cure="streams/CDC_shop/messages/4711",
-            )
-        told = await self._workers.run(self._explorer.message, found[1], int(found[2]))
+        told = await self._workers.run(self._explorer.message, *_place(request.name))
         if told is None:
             raise not_found(request.name)
         return shown(*told)
+
+    @override
+    async def ReadMessagePayload(
+        self, request: cdc_pb2.GetMessageRequest, context: _Context
+    ) -> AsyncIterator[cdc_pb2.PayloadPiece]:
+        """The whole payload of a message."""
+        stream, sequence = _place(request.name)
+        with self._readings.taken():
+            payload = await self._workers.run(self._explorer.payload, stream, sequence)
+            if payload is None:
+                raise not_found(request.name)
+            for piece in pieces(payload):
+                yield piece
 
     @override
     async def TailMessages(
@@ -164,26 +176,16 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
         if not 0 <= request.last <= LARGEST_SIZE:
             raise invalid("control.last", f"0 to {LARGEST_SIZE}", where="last")
         preview = preview_bytes(request.preview_bytes)
-        if self._tails >= _MOST_TAILS:
-            raise ApiError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "control.too_many_tails",
-                f"{_MOST_TAILS} callers are following already",
-                retry=True,
-            )
-        self._tails += 1
-        try:
-            messages, tail = await self._workers.run(
+        with self._tails.taken():
+            tail = await self._workers.run(
                 self._explorer.tail, choice, last=request.last, preview=preview
             )
             while True:
+                messages = await self._workers.run(tail.next)
                 for message in messages:
                     yield shown(message)
-                messages = await self._workers.run(tail.next)
                 if not messages:
                     await asyncio.sleep(_TAIL_PAUSE)
-        finally:
-            self._tails -= 1
 
     def _topic(
         self, name: str, parts: list[Held], readers: dict[str, Reader]
@@ -218,6 +220,19 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
             sources=sorted({each.source for each in found}),
             sinks=sorted(reading),
         )
+
+
+def _place(name: str) -> tuple[str, int]:
+    """The stream and the sequence that a name tells. Raises ApiError: it is none."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise invalid(
+            "control.name",
+            f"{name!r} is no name of a message",
+            where="name",
+            cure="streams/CDC_shop/messages/4711",
+        )
+    return found[1], int(found[2])
 
 
 def _has(given: cdc_pb2.MessageFilter, name: str) -> bool:

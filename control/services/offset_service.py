@@ -10,7 +10,7 @@ from typing_extensions import override
 from connectors.jetstream.stream import source_name
 from control.explorer.page_tokens import question_digest
 from control.explorer.readers import UnknownSinkError
-from control.explorer.resetting import OutOfRangeError, Target
+from control.explorer.resetting import NoStreamError, OutOfRangeError, Target
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import ApiError, invalid, not_found
 from control.services.message_filters import check_source
@@ -129,6 +129,12 @@ class OffsetService(cdc_pb2_grpc.OffsetServiceServicer):
                 )
             try:
                 self._explorer.reset(request.sink, request.source, target)
+            except NoStreamError:
+                raise invalid(
+                    "control.source",
+                    f"{request.sink!r} reads no stream of a source {request.source!r}",
+                    where="source",
+                ) from None
             except OutOfRangeError as error:
                 raise invalid("control.sequence", str(error), where="to.sequence") from None
             return cdc_pb2.ResetSinkOffsetResponse(

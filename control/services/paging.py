@@ -8,14 +8,20 @@ from __future__ import annotations
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, TypeVar
 
+from control.explorer.pages import MOST_BYTES
 from control.server.statuses import invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+    from google.protobuf.message import Message
 
     _Item = TypeVar("_Item")
+    _Message = TypeVar("_Message", bound=Message)
 
 DEFAULT_SIZE, LARGEST_SIZE = 100, 1000
+# What the items of a page take at most, and each of them beside its content.
+_BESIDE = 8
 
 
 def page_size(asked: int) -> int:
@@ -75,3 +81,24 @@ def page(
     rest = [item for item in items if key(item) > last]
     more = token(kind, key(rest[size - 1])) if len(rest) > size else ""
     return rest[:size], more
+
+
+def bounded(
+    kind: str, items: Iterable[tuple[str, _Message]], following: str
+) -> tuple[list[_Message], str]:
+    """As many items of a page as an answer may hold, and the token of the next page.
+
+    Args:
+        kind: Of the list.
+        items: Each with its key; taken one by one.
+        following: The token of the next page, if all of them fit.
+    """
+    found: list[_Message] = []
+    size, last = 0, ""
+    for name, item in items:
+        size += item.ByteSize() + _BESIDE
+        if found and size > MOST_BYTES:
+            return found, token(kind, last)
+        found.append(item)
+        last = name
+    return found, following

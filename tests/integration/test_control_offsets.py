@@ -67,7 +67,7 @@ class Setup:
                 },
             },
         }
-        environment = {"DSN": database.dsn}
+        environment = self.environment = {"DSN": database.dsn}
         self.specs = FixedSpecs(tree)
         self.sinks = Sinks(nats, self.specs, environment)
         self.explorer = Explorer(nats, self.specs, environment)
@@ -162,6 +162,21 @@ def test_sinks_tell_how_far_they_are(setup: Setup, stub: cdc_pb2_grpc.OffsetServ
     assert not second.next_page_token
 
 
+def test_a_sink_is_asked_as_soon_as_its_settings_can_be_used(
+    setup: Setup, stub: cdc_pb2_grpc.OffsetServiceStub
+) -> None:
+    sinks = setup.specs.tree["sinks"]
+    assert isinstance(sinks, dict)
+    later = {**sinks["hook"], "secrets": ["${LATER}"]}
+    setup.specs.tree = {**setup.specs.tree, "sinks": {**sinks, "later": later}}
+    setup.specs.revision += 1
+    assert {each.position for each in of(stub, "later")} == {-1}
+    # What one of them lacks is of no concern to the others.
+    assert {each.position for each in of(stub, "warehouse")} == {0}
+    setup.environment["LATER"] = sinks["hook"]["secrets"][0]
+    assert {each.position for each in of(stub, "later")} == {0}
+
+
 def test_a_paused_sink_is_set_to_another_place(
     setup: Setup, stub: cdc_pb2_grpc.OffsetServiceStub
 ) -> None:
@@ -231,6 +246,8 @@ START = config_pb2.Start
     [
         (cdc_pb2.ResetSinkOffsetRequest(to=START(end=True)), "sink"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="nobody", to=START(end=True)), "sink"),
+        (cdc_pb2.ResetSinkOffsetRequest(sink="hook", source="away", to=START(end=True)), "source"),
+        (cdc_pb2.ResetSinkOffsetRequest(sink="hook", source="x", to=START(end=True)), "source"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook"), "to"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(end=False)), "to.end"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(sequence=4)), "source"),

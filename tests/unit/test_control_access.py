@@ -33,7 +33,7 @@ def test_every_method_has_a_role_and_no_other_has() -> None:
 def test_no_viewer_changes_anything_and_nothing_that_changes_goes_unwritten() -> None:
     for method, role in ROLES.items():
         name = method.rpartition("/")[2]
-        reads = name.startswith(("Get", "List", "Watch", "Tail", "ServerReflection"))
+        reads = name.startswith(("Get", "List", "Watch", "Tail", "Read", "ServerReflection"))
         assert (role is Role.VIEWER) == reads, method
         assert changes(method) == (not reads and name not in ("Plan", "TestConnection")), method
     assert not any(map(changes, OPEN))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from bisect import bisect_left
 from datetime import UTC, datetime
 
@@ -19,7 +22,7 @@ from control.explorer.cuts import Cut, narrowed
 from control.explorer.deliveries import Fate, delivery
 from control.explorer.key_index import KeyIndex
 from control.explorer.page_tokens import Place as TokenPlace
-from control.explorer.page_tokens import Token
+from control.explorer.page_tokens import Token, question_digest
 from control.explorer.progress import Place
 from control.explorer.readers import Reader
 from control.explorer.timestamps import from_nanoseconds, to_nanoseconds
@@ -103,6 +106,28 @@ def test_a_token_comes_back_and_belongs_to_its_question() -> None:
             page_tokens.decode(wrong, "other")
 
 
+def test_a_question_is_the_same_in_every_service() -> None:
+    code = (
+        "from connectors.letters import State\n"
+        "from control.explorer.page_tokens import question_digest\n"
+        "from control.explorer.wanted import Wanted\n"
+        "from control.letters.selection import Selection\n"
+        "print(question_digest('a', Wanted(ops=frozenset('cudrt'), key='k')),\n"
+        "      question_digest(Selection(states=frozenset(State), ops=frozenset('cudr'))))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(told) == 1
+    assert question_digest(Wanted(ops=frozenset("c"))) != question_digest(Wanted(key="c"))
+
+
 def raw(header: str, payload: bytes = b"{}", subject: str = "CDC.shop.db.users.2") -> Raw:
     own = f"\r\nNats-Subject: {subject}\r\nNats-Sequence: 5\r\n\r\n"
     return Raw(f"NATS/1.0\r\n{header}{own}".encode(), payload)
@@ -148,9 +173,24 @@ def test_subjects_of_what_is_wanted() -> None:
 
 def test_keys_as_they_are_stored() -> None:
     assert key_text('{ "id" : 7,"n":"ä" }') == r'{"id":7,"n":"\u00e4"}'
-    for wrong in ("7", "[]", "{}", "{", '"id"'):
+    for wrong in ("7", "[]", "{}", "{", '"id"', '{"id": NaN}', "[" * 100_000):
         with pytest.raises(ValueError, match="JSON object"):
             key_text(wrong)
+
+
+def test_a_key_keeps_every_digit_of_its_numbers() -> None:
+    exact = '{"a":12345678901234567890.123456789,"b":1.10,"c":1e5,"d":-0.0}'
+    assert key_text(exact.replace(",", " ,\n\t").replace(":", " : ")) == exact
+    digits = "9" * 5000  # more than Python turns into an int
+    assert key_text(f'{{"id": {digits}}}') == f'{{"id":{digits}}}'
+    texts = r'{"a b" : "x  \"{1.10}\" \\" , "n":[1, {"m": null}]}'
+    assert key_text(texts) == r'{"a b":"x  \"{1.10}\" \\","n":[1,{"m":null}]}'
+    near = '{"id":12345678901234567890.2}'
+    other = head(State.FAILED, key='{"id":12345678901234567890.1}')
+    assert not Selection(key=near).matches(other)
+    assert Selection(key=near.replace(":", ": ")).matches(head(State.FAILED, key=near))
+    assert Selection(key="1.10").matches(head(State.FAILED, key='{"id":1.10}'))
+    assert Selection(key="a b").matches(head(State.FAILED, key='{"id":"a b"}'))
 
 
 @settings(deadline=None)
@@ -167,11 +207,11 @@ def test_an_index_finds_every_change_of_a_row(keys: list[int]) -> None:
     assert index.size == 16 * len(keys)
 
 
-def head(state: State, error: str = "", sequence: int = 5) -> Head:
+def head(state: State, error: str = "", sequence: int = 5, key: str = '{"id":17}') -> Head:
     reason = Reason("PermanentError", error, "it is bad" if error else "")
     return Head(
         "warehouse", "CDC_shop", "2026", sequence, "CDC.shop.db.users.0", (), state, reason, 1,
-        "2026-01-02T03:04:05.678Z", "1", '{"id":17}', False,
+        "2026-01-02T03:04:05.678Z", "1", key, False,
     )  # fmt: skip
 
 
@@ -219,7 +259,7 @@ def test_letters_are_chosen_by_all_conditions_together() -> None:
     ]
 
     def chosen(selection: Selection) -> list[int]:
-        return [each.sequence for each in selection.of(heads)]
+        return [each.sequence for each in heads if selection.matches(each)]
 
     assert Selection().is_all
     assert not Selection(topic="db.*").is_all
@@ -230,6 +270,11 @@ def test_letters_are_chosen_by_all_conditions_together() -> None:
     assert chosen(Selection(error="constraint")) == [5]
     assert chosen(Selection(error_code="postgres")) == []
     assert chosen(Selection(sequences=frozenset({6, 7}))) == [6]
+    assert chosen(Selection(partition=0)) == [5, 6]
+    assert chosen(Selection(partition=1)) == []
+    assert not Selection(partition=0).is_all
+    assert not Selection(text="x").is_all
+    assert Selection(ops=frozenset("c")).needs_content
     assert chosen(Selection(first=6)) == [6]
     assert chosen(Selection(last=5)) == [5]
     moment = datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)

@@ -1682,8 +1682,11 @@ class Message(_message.Message):
     size: _builtins.int
     """The size of the payload in bytes."""
     payload: _builtins.str
-    """JSON. In lists only its beginning (see ListMessagesRequest.preview_bytes)."""
+    """JSON. In lists only its beginning (see ListMessagesRequest.preview_bytes), in GetMessage its first
+    8 MiB; ReadMessagePayload has all of it.
+    """
     payload_cut: _builtins.bool
+    """Whether `payload` is not all of it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1719,6 +1722,26 @@ class Message(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class PayloadPiece(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """Up to 1 MiB of JSON in UTF-8; a character may lie in two pieces."""
+    def __init__(
+        self,
+        *,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PayloadPiece: _TypeAlias = PayloadPiece  # noqa: Y015
 
 @_typing.final
 class MessageFilter(_message.Message):
@@ -1830,7 +1853,9 @@ class ListMessagesResponse(_message.Message):
     scanned: _builtins.int
     """How many messages were looked at for filters that need a look."""
     incomplete: _builtins.bool
-    """The look ended at its limit before the page was full: go on with next_page_token."""
+    """The page ended before it was full, since the look at messages has come to its limit or the page
+    has 8 MiB: go on with next_page_token.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]: ...
     def __init__(
@@ -2181,6 +2206,8 @@ class DeadLetter(_message.Message):
     ERROR_CODE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    PAYLOAD_CUT_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """sinks/{sink}/streams/{stream}/deadLetters/{sequence}"""
     sink: _builtins.str
@@ -2195,7 +2222,10 @@ class DeadLetter(_message.Message):
     error_code: _builtins.str
     error: _builtins.str
     payload: _builtins.str
-    """The change; in GetDeadLetter only."""
+    """The change, its first 8 MiB; in GetDeadLetter only. ReadDeadLetterPayload has all of it."""
+    payload_cut: _builtins.bool
+    """Whether `payload` is not all of it, and the size of all of it in bytes; in GetDeadLetter only."""
+    size: _builtins.int
     @_builtins.property
     def failure_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -2215,10 +2245,12 @@ class DeadLetter(_message.Message):
         error_code: _builtins.str = ...,
         error: _builtins.str = ...,
         payload: _builtins.str = ...,
+        payload_cut: _builtins.bool = ...,
+        size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure_time", b"failure_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "error_code", b"error_code", "failure_time", b"failure_time", "key", b"key", "name", b"name", "op", b"op", "partition", b"partition", "payload", b"payload", "sequence", b"sequence", "sink", b"sink", "state", b"state", "stream", b"stream", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "error", b"error", "error_code", b"error_code", "failure_time", b"failure_time", "key", b"key", "name", b"name", "op", b"op", "partition", b"partition", "payload", b"payload", "payload_cut", b"payload_cut", "sequence", b"sequence", "sink", b"sink", "size", b"size", "state", b"state", "stream", b"stream", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2240,6 +2272,9 @@ class DeadLetterFilter(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PARTITION_FIELD_NUMBER: _builtins.int
+    OPS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     sink: _builtins.str
     source: _builtins.str
     topic: _builtins.str
@@ -2250,6 +2285,9 @@ class DeadLetterFilter(_message.Message):
     first_sequence: _builtins.int
     """With this sequence or a later one, with this or an earlier one; 0: any."""
     last_sequence: _builtins.int
+    partition: _builtins.int
+    text: _builtins.str
+    """Found anywhere in the change, case-sensitive."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[Global___LetterState.ValueType]: ...
     @_builtins.property
@@ -2260,6 +2298,8 @@ class DeadLetterFilter(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def ops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -2275,12 +2315,17 @@ class DeadLetterFilter(_message.Message):
         error: _builtins.str = ...,
         first_sequence: _builtins.int = ...,
         last_sequence: _builtins.int = ...,
+        partition: _builtins.int | None = ...,
+        ops: _abc.Iterable[_builtins.str] | None = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "end_time", b"end_time", "partition", b"partition", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "error", b"error", "error_code", b"error_code", "first_sequence", b"first_sequence", "key", b"key", "last_sequence", b"last_sequence", "sequences", b"sequences", "sink", b"sink", "source", b"source", "start_time", b"start_time", "states", b"states", "topic", b"topic"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_partition", b"_partition", "end_time", b"end_time", "error", b"error", "error_code", b"error_code", "first_sequence", b"first_sequence", "key", b"key", "last_sequence", b"last_sequence", "ops", b"ops", "partition", b"partition", "sequences", b"sequences", "sink", b"sink", "source", b"source", "start_time", b"start_time", "states", b"states", "text", b"text", "topic", b"topic"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__partition: _TypeAlias = _typing.Literal["partition"]  # noqa: Y015
+    _WhichOneofArgType__partition: _TypeAlias = _typing.Literal["_partition", b"_partition"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__partition) -> _WhichOneofReturnType__partition | None: ...
 
 Global___DeadLetterFilter: _TypeAlias = DeadLetterFilter  # noqa: Y015
 

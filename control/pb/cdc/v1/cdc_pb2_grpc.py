@@ -1456,6 +1456,11 @@ class MessageServiceStub:
                 request_serializer=cdc_dot_v1_dot_cdc__pb2.GetMessageRequest.SerializeToString,
                 response_deserializer=cdc_dot_v1_dot_cdc__pb2.Message.FromString,
                 _registered_method=True)
+        self.ReadMessagePayload = channel.unary_stream(
+                '/cdc.v1.MessageService/ReadMessagePayload',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.GetMessageRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.PayloadPiece.FromString,
+                _registered_method=True)
         self.TailMessages = channel.unary_stream(
                 '/cdc.v1.MessageService/TailMessages',
                 request_serializer=cdc_dot_v1_dot_cdc__pb2.TailMessagesRequest.SerializeToString,
@@ -1486,6 +1491,13 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadMessagePayload(self, request, context):
+        """The whole payload of a message, however large: its pieces in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def TailMessages(self, request, context):
         """Messages as they are stored, from now on or from a sequence.
         """
@@ -1510,6 +1522,11 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.GetMessage,
                     request_deserializer=cdc_dot_v1_dot_cdc__pb2.GetMessageRequest.FromString,
                     response_serializer=cdc_dot_v1_dot_cdc__pb2.Message.SerializeToString,
+            ),
+            'ReadMessagePayload': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadMessagePayload,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.GetMessageRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.PayloadPiece.SerializeToString,
             ),
             'TailMessages': grpc.unary_stream_rpc_method_handler(
                     servicer.TailMessages,
@@ -1599,6 +1616,33 @@ class MessageService:
             '/cdc.v1.MessageService/GetMessage',
             cdc_dot_v1_dot_cdc__pb2.GetMessageRequest.SerializeToString,
             cdc_dot_v1_dot_cdc__pb2.Message.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadMessagePayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cdc.v1.MessageService/ReadMessagePayload',
+            cdc_dot_v1_dot_cdc__pb2.GetMessageRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.PayloadPiece.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1819,6 +1863,11 @@ class DeadLetterServiceStub:
                 request_serializer=cdc_dot_v1_dot_cdc__pb2.GetDeadLetterRequest.SerializeToString,
                 response_deserializer=cdc_dot_v1_dot_cdc__pb2.DeadLetter.FromString,
                 _registered_method=True)
+        self.ReadDeadLetterPayload = channel.unary_stream(
+                '/cdc.v1.DeadLetterService/ReadDeadLetterPayload',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.GetDeadLetterRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.PayloadPiece.FromString,
+                _registered_method=True)
         self.ReplayDeadLetters = channel.unary_unary(
                 '/cdc.v1.DeadLetterService/ReplayDeadLetters',
                 request_serializer=cdc_dot_v1_dot_cdc__pb2.ReplayDeadLettersRequest.SerializeToString,
@@ -1847,6 +1896,13 @@ class DeadLetterServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadDeadLetterPayload(self, request, context):
+        """The whole change of a letter, however large: its pieces in order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReplayDeadLetters(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -1871,6 +1927,11 @@ def add_DeadLetterServiceServicer_to_server(servicer, server):
                     servicer.GetDeadLetter,
                     request_deserializer=cdc_dot_v1_dot_cdc__pb2.GetDeadLetterRequest.FromString,
                     response_serializer=cdc_dot_v1_dot_cdc__pb2.DeadLetter.SerializeToString,
+            ),
+            'ReadDeadLetterPayload': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadDeadLetterPayload,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.GetDeadLetterRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.PayloadPiece.SerializeToString,
             ),
             'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ReplayDeadLetters,
@@ -1938,6 +1999,33 @@ class DeadLetterService:
             '/cdc.v1.DeadLetterService/GetDeadLetter',
             cdc_dot_v1_dot_cdc__pb2.GetDeadLetterRequest.SerializeToString,
             cdc_dot_v1_dot_cdc__pb2.DeadLetter.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadDeadLetterPayload(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/cdc.v1.DeadLetterService/ReadDeadLetterPayload',
+            cdc_dot_v1_dot_cdc__pb2.GetDeadLetterRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.PayloadPiece.FromString,
             options,
             channel_credentials,
             insecure,

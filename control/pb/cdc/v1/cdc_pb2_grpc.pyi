@@ -383,6 +383,8 @@ class MessageServiceStub:
     """Topics as they are found in the streams."""
     ListMessages: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.ListMessagesRequest, _cdc_pb2.ListMessagesResponse]
     GetMessage: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.GetMessageRequest, _cdc_pb2.Message]
+    ReadMessagePayload: _grpc.UnaryStreamMultiCallable[_cdc_pb2.GetMessageRequest, _cdc_pb2.PayloadPiece]
+    """The whole payload of a message, however large: its pieces in order."""
     TailMessages: _grpc.UnaryStreamMultiCallable[_cdc_pb2.TailMessagesRequest, _cdc_pb2.Message]
     """Messages as they are stored, from now on or from a sequence."""
 
@@ -395,6 +397,8 @@ class MessageServiceAsyncStub(MessageServiceStub):
     """Topics as they are found in the streams."""
     ListMessages: _aio.UnaryUnaryMultiCallable[_cdc_pb2.ListMessagesRequest, _cdc_pb2.ListMessagesResponse]  # type: ignore[assignment]
     GetMessage: _aio.UnaryUnaryMultiCallable[_cdc_pb2.GetMessageRequest, _cdc_pb2.Message]  # type: ignore[assignment]
+    ReadMessagePayload: _aio.UnaryStreamMultiCallable[_cdc_pb2.GetMessageRequest, _cdc_pb2.PayloadPiece]  # type: ignore[assignment]
+    """The whole payload of a message, however large: its pieces in order."""
     TailMessages: _aio.UnaryStreamMultiCallable[_cdc_pb2.TailMessagesRequest, _cdc_pb2.Message]  # type: ignore[assignment]
     """Messages as they are stored, from now on or from a sequence."""
 
@@ -422,6 +426,14 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cdc_pb2.GetMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cdc_pb2.Message, _abc.Awaitable[_cdc_pb2.Message]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadMessagePayload(
+        self,
+        request: _cdc_pb2.GetMessageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cdc_pb2.PayloadPiece], _abc.AsyncIterator[_cdc_pb2.PayloadPiece]]:
+        """The whole payload of a message, however large: its pieces in order."""
 
     @_abc_1.abstractmethod
     def TailMessages(
@@ -491,6 +503,8 @@ class DeadLetterServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DeadLetterServiceAsyncStub: ...
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.ListDeadLettersRequest, _cdc_pb2.ListDeadLettersResponse]
     GetDeadLetter: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.GetDeadLetterRequest, _cdc_pb2.DeadLetter]
+    ReadDeadLetterPayload: _grpc.UnaryStreamMultiCallable[_cdc_pb2.GetDeadLetterRequest, _cdc_pb2.PayloadPiece]
+    """The whole change of a letter, however large: its pieces in order."""
     ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.ReplayDeadLettersRequest, _cdc_pb2.ReplayDeadLettersResponse]
     DiscardDeadLetters: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.DiscardDeadLettersRequest, _cdc_pb2.DiscardDeadLettersResponse]
 
@@ -501,6 +515,8 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_cdc_pb2.ListDeadLettersRequest, _cdc_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     GetDeadLetter: _aio.UnaryUnaryMultiCallable[_cdc_pb2.GetDeadLetterRequest, _cdc_pb2.DeadLetter]  # type: ignore[assignment]
+    ReadDeadLetterPayload: _aio.UnaryStreamMultiCallable[_cdc_pb2.GetDeadLetterRequest, _cdc_pb2.PayloadPiece]  # type: ignore[assignment]
+    """The whole change of a letter, however large: its pieces in order."""
     ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_cdc_pb2.ReplayDeadLettersRequest, _cdc_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
     DiscardDeadLetters: _aio.UnaryUnaryMultiCallable[_cdc_pb2.DiscardDeadLettersRequest, _cdc_pb2.DiscardDeadLettersResponse]  # type: ignore[assignment]
 
@@ -520,6 +536,14 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _cdc_pb2.GetDeadLetterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_cdc_pb2.DeadLetter, _abc.Awaitable[_cdc_pb2.DeadLetter]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadDeadLetterPayload(
+        self,
+        request: _cdc_pb2.GetDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_cdc_pb2.PayloadPiece], _abc.AsyncIterator[_cdc_pb2.PayloadPiece]]:
+        """The whole change of a letter, however large: its pieces in order."""
 
     @_abc_1.abstractmethod
     def ReplayDeadLetters(
