@@ -18,8 +18,8 @@ from control.pb.cdc.v1 import config_pb2 as config
 from control.servers.ports import free_port
 from tests.contract.webhook_sink import SECRET, Consumer
 from tests.contract.webhook_source import post
-from tests.e2e.chaos import await_capture
 from tests.e2e.control_service import ControlService
+from tests.e2e.flows import await_capture
 from tests.e2e.items import agree, insert, wait_for
 from tests.e2e.test_control_registered import HOOK, SHOP, WAREHOUSE
 from tests.e2e.test_webhook import rows

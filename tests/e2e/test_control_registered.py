@@ -16,8 +16,8 @@ from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import cdc_pb2_grpc
 from control.pb.cdc.v1 import config_pb2 as config
 from tests.contract.webhook_sink import SECRET, Consumer
-from tests.e2e.chaos import await_capture
 from tests.e2e.control_service import ControlService
+from tests.e2e.flows import await_capture
 from tests.e2e.items import agree, insert, wait_for
 from tests.e2e.test_control_kills import Load
 from tests.e2e.test_webhook import rows

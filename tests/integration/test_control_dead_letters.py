@@ -83,7 +83,7 @@ def served(nats_factory: NatsFactory) -> Iterator[Served]:
             state = State.PARKED if each in PARKED else State.FAILED
             store.put([Letter(each, "db.users", (each,), state, reason)])
     workers = Workers()
-    service = DeadLetterService(nats, FixedSpecs({}), workers, Repetitions(), patience=0.2)
+    service = DeadLetterService(nats, FixedSpecs({}), workers, Repetitions(nats), patience=0.2)
     with (
         closing(workers),
         listening(service.register) as address,

@@ -19,6 +19,8 @@ from tests.servers.require import obtain
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from control.explorer.messages import Message
+
 pytestmark = pytest.mark.servers
 
 MIB = 1024 * 1024
@@ -88,14 +90,14 @@ def test_many_streams_are_followed_holding_few_rows_at_once(
         with closing(Writer(nats, source)) as writer:
             changes = [row(source, 100 + number, 1, text="y" * SIZE) for number in range(2)]
             writer.write([(f"CDC.{source}.app.0", change) for change in changes])
-    seen = []
+    seen: list[Message] = []
     with at_most(14 * MIB):
         while len(seen) < 2 * STREAMS:
             seen += tail.next()
     assert [each.time for each in seen] == sorted(each.time for each in seen)
     with at_most(20 * MIB):
         tail = explorer.tail(Wanted(topic="app"), last=1000, preview=100)
-        again = []
+        again: list[Message] = []
         while len(again) < 2 * STREAMS:
             again += tail.next()
     assert again == seen

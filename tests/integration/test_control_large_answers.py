@@ -63,7 +63,7 @@ def address() -> Iterator[str]:
 
         def register(to: grpc.aio.Server) -> None:
             MessageService(explorer, workers).register(to)
-            DeadLetterService(nats, specs, workers, Repetitions()).register(to)
+            DeadLetterService(nats, specs, workers, Repetitions(nats)).register(to)
 
         with closing(explorer), closing(workers), listening(register) as found:
             yield found
