@@ -13,11 +13,10 @@ import msgspec
 
 from connectors.claims import Entry, moved, placed, taken_over
 from connectors.contracts.sink import Claim
-from connectors.errors import ConfigError, FencedError, GapError, RetryableError
+from connectors.errors import ConfigError, FencedError, GapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
-from connectors.jetstream.layout import ensure_bucket
-from connectors.jetstream.refusals import Kind, classify
+from connectors.jetstream.key_values import ensure_key_values, replace
 
 if TYPE_CHECKING:
     from connectors.contracts.sink import Share
@@ -98,15 +97,7 @@ class KvOffsets:
     def _prepare(self, connection: Connection) -> None:
         if self._ready:
             return
-        settings: dict[str, object] = {
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "num_replicas": self._nats.stream.replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        }
-        ensure_bucket(connection, _STREAM, [f"{_SUBJECT}>"], settings)
+        ensure_key_values(connection, BUCKET, self._nats.stream.replicas)
         self._ready = True
 
 
@@ -137,13 +128,5 @@ def _read(connection: Connection, share: Share) -> tuple[Entry, int]:
 
 def _write(connection: Connection, share: Share, entry: Entry, revision: int) -> int:
     """Replace the entry of a revision; returns the new one, or 0 when it is not the latest."""
-    headers = f"Nats-Expected-Last-Subject-Sequence: {revision}\r\n"
-    data = msgspec.json.encode(entry)
-    ack = api.decode_ack(connection.request(_subject(share), data, headers=headers).payload)
-    if ack.error is None:
-        return ack.seq
-    if classify(ack.error) is Kind.OVERTAKEN:
-        return 0
-    raise RetryableError(
-        "jetstream.not_stored", f"{ack.error.description} ({ack.error.err_code})", where=BUCKET
-    )
+    key, data = f"{share.sink}.{share.stream}", msgspec.json.encode(entry)
+    return replace(connection, BUCKET, key, data, revision) or 0

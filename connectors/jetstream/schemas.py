@@ -13,7 +13,7 @@ import msgspec
 from connectors.contracts.changes import TableSchema
 from connectors.errors import GapError, RetryableError
 from connectors.jetstream import api
-from connectors.jetstream.layout import ensure_bucket
+from connectors.jetstream.key_values import ensure_key_values
 
 if TYPE_CHECKING:
     from connectors.jetstream.connection import Connection
@@ -46,7 +46,7 @@ class SchemaStore:
         if schema.hash in self._known:
             return
         if not self._ready:
-            ensure_bucket(self._connection, _STREAM, [f"{_SUBJECT}>"], self._settings())
+            ensure_key_values(self._connection, BUCKET, self._replicas)
             self._ready = True
         subject = f"{_SUBJECT}{schema.hash}"
         if api.last_message(self._connection, _STREAM, subject) is None:
@@ -83,16 +83,6 @@ class SchemaStore:
             raise _gone(digest, "another shape is stored under this hash")
         self._known[digest] = schema
         return schema
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "num_replicas": self._replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        }
 
 
 def _gone(digest: str, reason: str) -> GapError:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.errors import ConfigError, RetryableError
+from connectors.errors import ConfigError
 from connectors.jetstream import api
-from connectors.jetstream.layout import ensure_bucket, nanoseconds
-from connectors.jetstream.refusals import Kind, classify
+from connectors.jetstream.key_values import ensure_key_values, replace
 
 if TYPE_CHECKING:
     from connectors.jetstream.connection import Connection
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 BUCKET = "CDC_ANSWERS"
 REMEMBERED = timedelta(hours=1)
 _STREAM = f"KV_{BUCKET}"
-_DELETED = "KV-Operation: DEL\r\n"
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -56,7 +54,8 @@ def read(connection: Connection, request: str) -> tuple[Record | None, int]:
     except api.ApiError as error:
         if error.err_code != api.STREAM_NOT_FOUND:
             raise ConfigError("control.requests_refused", str(error), where=BUCKET) from error
-        _make(connection)
+        replicas = connection.spec.stream.replicas
+        ensure_key_values(connection, BUCKET, replicas, max_age=REMEMBERED)
         return None, 0
     if message is None or not message.data:
         return None, message.seq if message else 0
@@ -80,36 +79,8 @@ def write(connection: Connection, request: str, record: Record | None, revision:
     Raises:
         RetryableError: NATS does not answer: it may have been stored or not.
     """
-    headers = f"Nats-Expected-Last-Subject-Sequence: {revision}\r\n"
     data = b"" if record is None else msgspec.json.encode(record)
-    if record is None:
-        headers += _DELETED
-    reply = connection.request(_subject(request), data, headers=headers)
-    ack = api.decode_ack(reply.payload)
-    if ack.error is None:
-        return ack.seq
-    if classify(ack.error) is Kind.OVERTAKEN:
-        return None
-    raise RetryableError(
-        "jetstream.not_stored", f"{ack.error.description} ({ack.error.err_code})", where=BUCKET
-    )
-
-
-def _make(connection: Connection) -> None:
-    ensure_bucket(
-        connection,
-        _STREAM,
-        [f"$KV.{BUCKET}.>"],
-        {
-            "max_msgs_per_subject": 1,
-            "max_age": nanoseconds(REMEMBERED),
-            "discard": "new",
-            "num_replicas": connection.spec.stream.replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        },
-    )
+    return replace(connection, BUCKET, request.lower(), data, revision)
 
 
 def _subject(request: str) -> str:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from connectors.errors import ConfigError, RetryableError
+from connectors.errors import ConfigError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
-from connectors.jetstream.layout import ensure_bucket
-from connectors.jetstream.refusals import Kind, classify
+from connectors.jetstream.key_values import ensure_key_values, replace, replacing
 from control.specs.differences import advanced, differences
 from control.specs.document import EMPTY, Document, decode, encode, plain
 
@@ -201,23 +200,14 @@ class SpecStore:
             if self._connection is not None:
                 return self._connection
             connection = connect(self._nats)
+            replicas = self._nats.stream.replicas
             try:
-                ensure_bucket(connection, _STREAM, [f"$KV.{BUCKET}.>"], self._settings())
+                ensure_key_values(connection, BUCKET, replicas, history=HISTORY)
             except BaseException:
                 connection.release()
                 raise
             self._connection = connection
             return connection
-
-    def _settings(self) -> dict[str, object]:
-        return {
-            "max_msgs_per_subject": HISTORY,
-            "discard": "new",
-            "num_replicas": self._nats.stream.replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        }
 
     def _stored(self, message: api.StoredMessage | None) -> Stored:
         if message is None or not message.data:  # never written, or the mark of a deleted key
@@ -233,8 +223,7 @@ class SpecStore:
 
     def _publish(self, expected: int, data: bytes) -> int:
         connection = self._connected()
-        headers = f"Nats-Expected-Last-Subject-Sequence: {expected}\r\n"
-        if len(data) + len(headers) + 1024 > connection.max_payload:
+        if len(data) + len(replacing(expected, data)) + 1024 > connection.max_payload:
             raise ConfigError(
                 "control.too_large",
                 f"the configuration has {len(data)} bytes, compressed; the server takes messages "
@@ -242,14 +231,10 @@ class SpecStore:
                 where=f"{BUCKET}.{KEY}",
                 cure="raise `max_payload` of the NATS server",
             )
-        ack = api.decode_ack(connection.request(_SUBJECT, data, headers=headers).payload)
-        if ack.error is None:
-            return ack.seq
-        if classify(ack.error) is Kind.OVERTAKEN:
+        revision = replace(connection, BUCKET, KEY, data, expected)
+        if revision is None:
             raise OvertakenError
-        raise RetryableError(
-            "jetstream.not_stored", f"{ack.error.description} ({ack.error.err_code})", where=BUCKET
-        )
+        return revision
 
 
 @contextmanager

@@ -17,8 +17,7 @@ from connectors.errors import ConfigError, RetryableError
 from connectors.jetstream import api
 from connectors.jetstream.connection import Wanted, connect
 from connectors.jetstream.direct import DirectGets
-from connectors.jetstream.layout import ensure_bucket
-from connectors.jetstream.refusals import Kind, classify
+from connectors.jetstream.key_values import ensure_key_values, replacing, stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,6 @@ BUCKET = "CDC_FLOWS"
 _STREAM = f"KV_{BUCKET}"
 _SUBJECT = f"$KV.{BUCKET}."
 _AT_ONCE = 500
-_DELETED = "KV-Operation: DEL\r\n"
 
 
 class Entry(NamedTuple):
@@ -170,45 +168,30 @@ class FlowBucket:
             Wanted(
                 f"{_SUBJECT}{write.key}",
                 write.value,
-                f"Nats-Expected-Last-Subject-Sequence: {write.revision}\r\n"
-                + ("" if write.value else _DELETED),
+                replacing(write.revision, write.value),
             )
             for write in writes
         ]
-        stored = []
+        done = []
         for first in range(0, len(wanted), _AT_ONCE):
             for reply, write in zip(
                 self._connection.requests(wanted[first : first + _AT_ONCE]),
                 writes[first:],
                 strict=False,
             ):
-                ack = api.decode_ack(reply.payload)
-                if ack.error is None:
+                revision = stored(reply.payload, f"{BUCKET}.{write.key}")
+                if revision is not None:
                     with self._lock:
-                        self._note(write.key, Entry(ack.seq, write.value))
-                elif classify(ack.error) is not Kind.OVERTAKEN:
-                    raise RetryableError(
-                        "jetstream.not_stored",
-                        f"{ack.error.description} ({ack.error.err_code})",
-                        where=f"{BUCKET}.{write.key}",
-                    )
-                stored.append(ack.error is None)
-        return stored
+                        self._note(write.key, Entry(revision, write.value))
+                done.append(revision is not None)
+        return done
 
     def put(self, key: str, value: msgspec.Struct, revision: int) -> bool:
         """Write one value. Returns and raises as `write`."""
         return self.write([Write(key, msgspec.json.encode(value), revision)])[0]
 
     def _make(self) -> None:
-        settings: dict[str, object] = {
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "num_replicas": self._replicas,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        }
-        ensure_bucket(self._connection, _STREAM, [f"{_SUBJECT}>"], settings)
+        ensure_key_values(self._connection, BUCKET, self._replicas)
 
     def _note(self, key: str, entry: Entry) -> None:
         if entry.revision >= self._entries.get(key, ABSENT).revision:
