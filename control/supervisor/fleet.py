@@ -85,6 +85,9 @@ class Fleet:
             log.warning("what ran of a flow cannot be read", flow=name, reason=str(error))
             return
         if run is None or (group := Group(folder, run)).gone:
+            if folder.held():
+                # Started in the moment in which an earlier life of ours ended.
+                self._orphaned[name] = me
             return
         flow.adopt(group, now)
         if ours:

@@ -103,6 +103,15 @@ class FlowFolder:
             return None
         return file
 
+    def held(self) -> bool:
+        """Whether a process of some run lives."""
+        if not self._lock.exists():
+            return False
+        file = self.lock()
+        if file is not None:
+            os.close(file)
+        return file is None
+
     def holders(self) -> list[ProcessIdentity]:
         """The processes that hold the lock, as far as we may see them: ours do, we do not."""
         found = []

@@ -237,6 +237,16 @@ def test_a_killed_service_finds_its_flows_again(nats: str, tmp_path: Path) -> No
         until(lambda: len(starts(tmp_path, "capture/shop")) == 3, "started")
         assert not lives(unknown)
         _until_running(one)
+        raise Killed
+    # Nor does it go on where the flow is not to run.
+    (tmp_path / "flows" / "capture.shop" / "run.json").unlink()
+    unknown = starts(tmp_path, "capture/shop")[-1]
+    member = _Member(nats, "other")
+    with member.bucket:
+        member.board.ask("capture/shop", lambda asked: replace(asked, paused=True))
+    with service(nats, tmp_path, specs) as one:
+        until(lambda: one.ready and one.board.paused("capture/shop"), "paused")
+        assert not lives(unknown)
     assert not any(lives(pid) for flow in _BOTH for pid in starts(tmp_path, flow))
 
 
