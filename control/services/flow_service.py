@@ -16,15 +16,17 @@ from typing_extensions import override
 from control.pb.cdc.v1 import cdc_pb2 as pb
 from control.pb.cdc.v1 import cdc_pb2_grpc
 from control.server.statuses import ApiError, invalid, not_found
+from control.services.flow_looks import FlowLooks
 from control.services.flow_messages import flow_message, flow_name, gone_message, resource_name
 from control.services.paging import page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from google.protobuf.message import Message
 
     from control.services.calls import Repetitions, Workers
+    from control.services.flow_looks import Known
     from control.supervisor.board import Board
     from control.supervisor.rendering import Rendered
 
@@ -72,6 +74,7 @@ class FlowService(cdc_pb2_grpc.FlowServiceServicer):
     def __init__(self, flows: Flows, workers: Workers, repetitions: Repetitions) -> None:
         self._flows = flows
         self._workers, self._repetitions = workers, repetitions
+        self._looks = FlowLooks(self._names, self._known)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the service to a server."""
@@ -101,16 +104,17 @@ class FlowService(cdc_pb2_grpc.FlowServiceServicer):
             raise invalid("control.too_many", f"at most {_MOST_NAMES} names", where="names")
         wanted = {self._named(name) for name in request.names}
         sent: dict[str, pb.Flow] = {}
+        looked: Mapping[str, pb.Flow] = {}
         while True:
-            present = self._names() & wanted if wanted else self._names()
-            for name in sorted(present):
-                flow = self._get(name)
-                if sent.get(name) != flow:
-                    sent[name] = flow
-                    yield flow
-            for name in sorted(sent.keys() - present):
-                del sent[name]
-                yield gone_message(name)
+            if (seen := self._looks.seen()) is not looked:
+                looked = seen
+                for name, flow in seen.items():
+                    if (not wanted or name in wanted) and sent.get(name) is not flow:
+                        sent[name] = flow
+                        yield flow
+                for name in sorted(sent.keys() - seen.keys()):
+                    del sent[name]
+                    yield gone_message(name)
             await asyncio.sleep(_LOOK_EVERY)
 
     @override
@@ -171,5 +175,8 @@ class FlowService(cdc_pb2_grpc.FlowServiceServicer):
         return name
 
     def _get(self, name: str) -> pb.Flow:
+        return flow_message(name, *self._known(name))
+
+    def _known(self, name: str) -> Known:
         revision, rendered = self._flows.configured
-        return flow_message(name, self._flows.board.status(name), rendered.get(name), revision)
+        return self._flows.board.status(name), rendered.get(name), revision

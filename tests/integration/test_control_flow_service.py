@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -24,7 +25,9 @@ from control.server.authentication import Authentication
 from control.server.callers import Caller, Role
 from control.server.open_streams import OpenStreams
 from control.server.tokens import Callers
+from control.services import flow_looks
 from control.services.calls import Repetitions, Workers
+from control.services.flow_messages import flow_message
 from control.services.flow_service import FlowService
 from control.supervisor.bucket import BUCKET
 from dataflows import reporting
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from control.servers.nats import NatsServer
-    from control.supervisor.records import Desired
+    from control.supervisor.records import Desired, FlowStatus
+    from control.supervisor.rendering import Rendered
     from control.supervisor.supervisor import Supervisor
 
 pytestmark = pytest.mark.servers
@@ -190,6 +194,42 @@ def test_a_repeated_request_counts_once_whichever_service_it_reaches(
     with service(nats, tmp_path / "1", specs) as one, service(nats, tmp_path / "2", specs) as two:
         until(lambda: one.ready and two.ready, "ready")
         asyncio.run(clients(one, two))
+
+
+def _settled(supervisor: Supervisor) -> bool:
+    flows = ("capture/shop", "deliver/warehouse")
+    return supervisor.ready and all(supervisor.board.status(flow).observed for flow in flows)
+
+
+def test_who_watches_costs_nothing_while_nothing_changes(
+    nats: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def counted(flow: str, status: FlowStatus, rendered: Rendered | None, revision: int) -> pb.Flow:
+        made.append(flow)
+        return flow_message(flow, status, rendered, revision)
+
+    monkeypatch.setattr(flow_looks, "flow_message", counted)
+
+    async def client(supervisor: Supervisor) -> None:
+        async with _served(supervisor, nats) as (stub, _):
+            watches = [aiter(stub.WatchFlows(pb.WatchFlowsRequest())) for _ in range(10)]
+            for each in watches:
+                assert (await anext(each)).name == "flows/capture/shop"
+                assert (await anext(each)).name == "flows/deliver/warehouse"
+            assert sorted(made) == ["capture/shop", "deliver/warehouse"]
+            await stub.PauseFlow(pb.PauseFlowRequest(name="flows/capture/shop"))
+            for each in watches:
+                async with asyncio.timeout(20):
+                    while (await anext(each)).state != _FLOW.STATE_PAUSED:
+                        pass
+            assert made.count("deliver/warehouse") == 1
+            assert made.count("capture/shop") < 6
+
+    with service(nats, tmp_path, MemorySpecSource(TREE)) as supervisor:
+        until(partial(_settled, supervisor), "running")
+        asyncio.run(client(supervisor))
 
 
 def test_so_many_watches_are_open_at_once_of_a_caller_and_of_all(nats: str, tmp_path: Path) -> None:
