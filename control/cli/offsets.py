@@ -13,6 +13,7 @@ from rich.table import Table
 from connectors.errors import ConfigError
 from control.cli.client import Service
 from control.cli.output import Format, console, plain, show, show_messages
+from control.cli.pages import pages
 from control.cli.stored import moment
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc, config_pb2
 
@@ -163,25 +164,13 @@ def _grouped(
 def _of_sinks(channel: grpc.Channel, sink: str) -> list[cdc_pb2.SinkOffset]:
     stub = cdc_pb2_grpc.OffsetServiceStub(channel)
     request = cdc_pb2.ListSinkOffsetsRequest(sink=sink, page_size=1000)
-    found: list[cdc_pb2.SinkOffset] = []
-    while True:
-        answer = stub.ListSinkOffsets(request)
-        found += answer.offsets
-        request.page_token = answer.next_page_token
-        if not request.page_token:
-            return found
+    return [each for page in pages(stub.ListSinkOffsets, request) for each in page.offsets]
 
 
 def _of_sources(channel: grpc.Channel) -> list[cdc_pb2.SourceOffset]:
     stub = cdc_pb2_grpc.OffsetServiceStub(channel)
     request = cdc_pb2.ListSourceOffsetsRequest(page_size=1000)
-    found: list[cdc_pb2.SourceOffset] = []
-    while True:
-        answer = stub.ListSourceOffsets(request)
-        found += answer.offsets
-        request.page_token = answer.next_page_token
-        if not request.page_token:
-            return found
+    return [each for page in pages(stub.ListSourceOffsets, request) for each in page.offsets]
 
 
 def _row(offset: cdc_pb2.SinkOffset) -> dict[str, object]:

@@ -11,6 +11,7 @@ from connectors.errors import ConfigError
 from control.cli.client import Service
 from control.cli.disposal import DISPOSALS, Keep
 from control.cli.output import Format, plain, show, show_messages
+from control.cli.pages import pages
 from control.cli.shown import COLUMNS, row
 from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import cdc_pb2_grpc
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from control.cli.shown import Shown
+    from control.cli.pages import pages
+from control.cli.shown import Shown
 
 Kind = Literal["sources", "sinks", "pipelines", "topics", "flows", "revisions"]
 
@@ -170,38 +172,26 @@ def _get(channel: grpc.Channel, kind: str, name: str) -> Shown:
 def _list(channel: grpc.Channel, kind: str) -> Iterator[Shown]:
     """All of a kind, page by page."""
     stub = cdc_pb2_grpc.ConfigServiceStub(channel)
-    flows = cdc_pb2_grpc.FlowServiceStub(channel)
-    at = ""
-    while True:
-        match kind:
-            case "sources":
-                sources = stub.ListSources(cdc.ListSourcesRequest(page_size=_PAGE, page_token=at))
+    match kind:
+        case "sources":
+            for sources in pages(stub.ListSources, cdc.ListSourcesRequest(page_size=_PAGE)):
                 yield from sources.sources
-                at = sources.next_page_token
-            case "sinks":
-                sinks = stub.ListSinks(cdc.ListSinksRequest(page_size=_PAGE, page_token=at))
+        case "sinks":
+            for sinks in pages(stub.ListSinks, cdc.ListSinksRequest(page_size=_PAGE)):
                 yield from sinks.sinks
-                at = sinks.next_page_token
-            case "pipelines":
-                found = stub.ListPipelines(cdc.ListPipelinesRequest(page_size=_PAGE, page_token=at))
+        case "pipelines":
+            for found in pages(stub.ListPipelines, cdc.ListPipelinesRequest(page_size=_PAGE)):
                 yield from found.pipelines
-                at = found.next_page_token
-            case "topics":
-                topics = stub.ListTopics(cdc.ListTopicsRequest(page_size=_PAGE, page_token=at))
+        case "topics":
+            for topics in pages(stub.ListTopics, cdc.ListTopicsRequest(page_size=_PAGE)):
                 yield from topics.topics
-                at = topics.next_page_token
-            case "flows":
-                running = flows.ListFlows(cdc.ListFlowsRequest(page_size=_PAGE, page_token=at))
-                yield from running.flows
-                at = running.next_page_token
-            case _:
-                revisions = stub.ListRevisions(
-                    cdc.ListRevisionsRequest(page_size=_PAGE, page_token=at)
-                )
-                yield from revisions.revisions
-                at = revisions.next_page_token
-        if not at:
-            return
+        case "flows":
+            list_flows = cdc_pb2_grpc.FlowServiceStub(channel).ListFlows
+            for flows in pages(list_flows, cdc.ListFlowsRequest(page_size=_PAGE)):
+                yield from flows.flows
+        case _:
+            for kept in pages(stub.ListRevisions, cdc.ListRevisionsRequest(page_size=_PAGE)):
+                yield from kept.revisions
 
 
 def _unknown(name: str) -> ConfigError:

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from connectors.errors import ConfigError
 from control.cli.client import Service
 from control.cli.output import Format, console, plain, print_payload, show, show_messages, utc
+from control.cli.pages import pages
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 
 if TYPE_CHECKING:
@@ -78,16 +79,10 @@ def topics(pattern: str = "", *, output: Format = "table", service: Service | No
         output: A table, JSON or YAML.
         service: Where the control service is.
     """
-    found: list[cdc_pb2.StoredTopic] = []
     with (service or Service()).channel() as channel:
-        stub = cdc_pb2_grpc.MessageServiceStub(channel)
+        list_topics = cdc_pb2_grpc.MessageServiceStub(channel).ListStoredTopics
         request = cdc_pb2.ListStoredTopicsRequest(filter=pattern)
-        while True:
-            answer = stub.ListStoredTopics(request)
-            found += answer.topics
-            request.page_token = answer.next_page_token
-            if not request.page_token:
-                break
+        found = [topic for page in pages(list_topics, request) for topic in page.topics]
     rows = [
         {
             "topic": topic.name.removeprefix("storedTopics/"),
