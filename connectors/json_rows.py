@@ -170,8 +170,7 @@ class JsonTable:
 
 def key_text(parts: Row) -> str:
     """A key as JSON in ASCII, without blanks."""
-    text = _encode(parts).decode()
-    return text if text.isascii() else ascii_json(text)
+    return ascii_json(_encode(parts).decode())
 
 
 class Envelopes:

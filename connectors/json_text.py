@@ -20,7 +20,12 @@ def byte_text(text: str) -> str:
 
 def ascii_json(text: str) -> str:
     r"""The same JSON in ASCII: other characters, which only strings hold, as `\uXXXX`."""
-    return _NON_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
+    return text if text.isascii() else _NON_ASCII.sub(_escaped, text)
+
+
+def ascii_of_byte_text(text: str) -> str:
+    """As `ascii_json`, of byte text."""
+    return text if text.isascii() else ascii_json(text.encode("latin-1").decode())
 
 
 def json_string(text: str) -> str:
@@ -34,3 +39,7 @@ def product_version() -> str:
         return version("waxtap")
     except PackageNotFoundError:
         return "0"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]

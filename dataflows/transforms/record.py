@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import msgspec
 
 from connectors.contracts.changes import Change, UnwrappedChange
+from connectors.json_text import ascii_json
 from connectors.wrapping import wrapped
 from dataflows.failing import UNREADABLE, unreadable
 
@@ -27,7 +26,6 @@ decode_value = msgspec.json.Decoder().decode
 decode_row = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_row_or_null = msgspec.json.Decoder(dict[str, msgspec.Raw] | None).decode
 _decode_op = msgspec.json.Decoder(str).decode
-_NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class Record:
@@ -159,16 +157,9 @@ def row_of_key(key: str) -> Row:
 
 def key_of_row(row: Row) -> str:
     """A key as it is stored: a JSON object in ASCII without blanks."""
-    text = encode(row).decode()
-    return (
-        text if text.isascii() else _NON_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
-    )
+    return ascii_json(encode(row).decode())
 
 
 def is_null(value: msgspec.Raw) -> bool:
     """Whether a value is null."""
     return value == NULL
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]

@@ -15,7 +15,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from connectors.codegen import define, fstring
-from connectors.json_text import ascii_json, json_string
+from connectors.json_text import ascii_json, ascii_of_byte_text, json_string
 from connectors.mysql.binlog.fast_values import from_bytes, is_utf8, renderer
 from connectors.mysql.binlog.types import Kind
 
@@ -127,7 +127,7 @@ def _names(table: Table, *, zero_dates: bool) -> dict[str, object]:
     names: dict[str, object] = {
         "number": from_bytes,
         "escaped": encode_basestring,
-        "ascii_key": _ascii_key,
+        "ascii_key": ascii_of_byte_text,
     }
     for index, type_ in enumerate(table.types):
         names[f"type{index}"] = renderer(type_, zero_dates=zero_dates)
@@ -233,7 +233,3 @@ def _nulls_expression(table: Table, shown: dict[int, str]) -> ast.expr:
 
 def _json_columns(table: Table) -> list[int]:
     return [index for index, type_ in enumerate(table.types) if type_.kind is Kind.JSON]
-
-
-def _ascii_key(key: str) -> str:
-    return key if key.isascii() else ascii_json(key.encode("latin-1").decode())

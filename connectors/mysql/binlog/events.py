@@ -20,7 +20,6 @@ CHECKSUM_SIZE = 4
 # timestamp, type, server id, size, end position, flags
 HEADER = struct.Struct("<IBIIIH").unpack_from
 
-ARTIFICIAL = 0x20
 IGNORABLE = 0x80
 
 QUERY = 2
@@ -249,15 +248,6 @@ def query_body(event: bytes) -> tuple[str, int]:
     variables = int.from_bytes(event[HEADER_SIZE + 11 : HEADER_SIZE + 13], "little")
     start = HEADER_SIZE + 13 + variables
     return event[start : start + size].decode(errors="replace"), start + size + 1
-
-
-def parse_load_query(event: bytes, end: int) -> Query:
-    """A `LOAD DATA` that was logged as its text: as a query, with 13 more bytes of fixed size."""
-    size = event[HEADER_SIZE + 8]
-    variables = int.from_bytes(event[HEADER_SIZE + 11 : HEADER_SIZE + 13], "little")
-    start = HEADER_SIZE + 26 + variables
-    database = event[start : start + size].decode(errors="replace")
-    return Query(database, event[start + size + 1 : end].decode(errors="replace"))
 
 
 @lru_cache(maxsize=256)

@@ -23,7 +23,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from connectors.codegen import call, define, expression, fstring
-from connectors.json_text import ascii_json, byte_text
+from connectors.json_text import ascii_json, ascii_of_byte_text, byte_text
 from connectors.postgres.pgoutput.codegen import function
 from connectors.postgres.pgoutput.messages import UNCHANGED
 from connectors.postgres.pgoutput.parser import malformed
@@ -156,7 +156,7 @@ class CompiledReader:
             return None
         if UNCHANGED in row and any(row[index] is UNCHANGED for index in self._table.key):
             raise key_unavailable(self._table)
-        return _ascii_key(self._key(row))
+        return ascii_of_byte_text(self._key(row))
 
     def _pieces(self, data: bytes | memoryview) -> list[Value]:
         """Cut the one or two tuples of a message into pieces, whatever their shape.
@@ -269,7 +269,7 @@ def _names(table: Table) -> dict[str, object]:
     names: dict[str, object] = {
         "quote": encode_basestring,
         "base64": _base64,
-        "ascii_key": _ascii_key,
+        "ascii_key": ascii_of_byte_text,
         "booleans": {"\1t": "true", "\1f": "false"},
         "absent": {None: "null", UNCHANGED: UNAVAILABLE_JSON},
         "str": str,
@@ -326,7 +326,3 @@ def _base64(text: str) -> str:
     if text[:2] != "\\x":
         raise ValueError("bytea_output is not hex")
     return b2a_base64(a2b_hex(text[2:]), newline=False).decode()
-
-
-def _ascii_key(key: str) -> str:
-    return key if key.isascii() else ascii_json(key.encode("latin-1").decode())
