@@ -39,8 +39,11 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 def _number(text: str) -> float | Decimal:
     """A number with a fraction or an exponent: a float where that holds all of its digits."""
+    short = float(text)
+    if repr(short) == text:
+        return short
     try:
-        short, exact = float(text), Decimal(text)
+        exact = Decimal(text)
     except ArithmeticError:
         raise msgspec.DecodeError("a number's exponent is too large") from None
     return short if isfinite(short) and Decimal(repr(short)) == exact else exact

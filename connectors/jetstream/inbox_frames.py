@@ -7,18 +7,21 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from json import dumps, loads
+from json import dumps
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from connectors.errors import GapError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 # Of a message's size, for everything but the body.
 HEADERS_ROOM = 16 * 1024
 # Of it, for the request's headers: the lines of the batch and of the identity need the rest.
 REQUEST_ROOM = HEADERS_ROOM - 512
+_decode = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class Entry(NamedTuple):
@@ -35,7 +38,11 @@ class Entry(NamedTuple):
 
 def entry(body: bytes, headers: Mapping[str, str], identity: str) -> Entry:
     """A request as it is stored."""
-    head = f"Cdc-Request: {dumps(dict(headers), separators=(',', ':'))}\r\n"
+    if all(map(str.isascii, headers.values())):
+        text = msgspec.json.encode(headers).decode()
+    else:
+        text = dumps(dict(headers), separators=(",", ":"))
+    head = f"Cdc-Request: {text}\r\n"
     if identity:
         # Of one length whatever the sender writes, and without what a header may not hold.
         name = blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
@@ -71,17 +78,53 @@ def read_request(text: str | None, where: str) -> dict[str, str]:
         GapError: There is none: somebody else has written the message.
     """
     try:
-        found = loads(text or "")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        return _decode(text or "")
+    except (msgspec.DecodeError, UnicodeError):
         raise GapError(
             "jetstream.foreign_message",
             "a message was not written by Waxtap: its header Cdc-Request is missing",
             where=where,
             cure="take the right to publish to CDCIN.> from the other writer",
-        )
-    return found
+        ) from None
+
+
+class Got(NamedTuple):
+    """What a message's header block tells that a direct get has answered.
+
+    Attributes:
+        sequence: Its number in the inbox.
+        stored: When it was stored (RFC 3339).
+        request: `Cdc-Request`; None without one.
+    """
+
+    sequence: int
+    stored: str
+    request: str | None
+
+
+def read_got(header: bytes) -> Got:
+    """Read the answer to a direct get: only what is wanted of it, as there is one for each request.
+
+    Raises:
+        ValueError: It is no such answer.
+    """
+    text = header.decode("utf-8", "replace")
+    request = _field(text, "Cdc-Request", text.find)
+    # The server writes its own behind those of the message.
+    sequence = _field(text, "Nats-Sequence", text.rfind)
+    stored = _field(text, "Nats-Time-Stamp", text.rfind)
+    if sequence is None or stored is None:
+        raise ValueError("the sequence or the time is missing")
+    return Got(int(sequence), stored, request)
+
+
+def _field(text: str, name: str, find: Callable[[str], int]) -> str | None:
+    line = f"\r\n{name}: "
+    start = find(line)
+    if start < 0:
+        return None
+    start += len(line)
+    return text[start : text.index("\r\n", start)]
 
 
 def _frame(subject: str, reply: str, lines: str, each: Entry) -> bytes:

@@ -18,7 +18,7 @@ from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES
 from connectors.contracts.inbox import Arrived, InboxMark
 from connectors.jetstream.frames import read_headers
 from connectors.jetstream.inbox_check import examine, moment, questions
-from connectors.jetstream.inbox_frames import read_request
+from connectors.jetstream.inbox_frames import read_got, read_request
 from connectors.jetstream.stored import status
 
 if TYPE_CHECKING:
@@ -155,17 +155,15 @@ class JetStreamInboxReader:
                 self._certain &= code != _UNAVAILABLE
                 self._more = code == _END and read_headers(header).get("Nats-Num-Pending") != "0"
                 continue
-            fields = read_headers(header)
-            sequence = int(fields["Nats-Sequence"])
+            sequence, stored, request = read_got(header)
             if sequence != self._mark.sequence + 1:
                 # What lies before it is gone; the check tells how much.
                 self._asking, self._certain = False, False
                 break
-            stored = fields["Nats-Time-Stamp"]
             self._mark = InboxMark(self._mark.created, sequence, stored)
             if self._newer_than and moment(stored) <= self._newer_than:
                 continue
-            headers = read_request(fields.get("Cdc-Request"), f"{self._stream}: {sequence}")
+            headers = read_request(request, f"{self._stream}: {sequence}")
             found.append(Arrived(self._mark, headers, body))
         return found
 

@@ -45,6 +45,7 @@ class HttpServer:
 
     Args:
         app: Answers the requests.
+        busy: Answers those that come while there are `max_connections` already.
         spec: Where to listen, and the limits.
         ended: Called in the server's thread when everything has been answered.
 
@@ -56,14 +57,16 @@ class HttpServer:
         RetryableError: Somebody else listens there.
     """
 
-    def __init__(self, app: ASGIApp, spec: SourceSpec, ended: Callable[[], None]) -> None:
-        seconds = spec.timeout.total_seconds()
-
+    def __init__(
+        self, app: ASGIApp, busy: ASGIApp, spec: SourceSpec, ended: Callable[[], None]
+    ) -> None:
         class Protocol(_LimitedProtocol):
-            within = seconds
+            within = spec.timeout.total_seconds()
+            most, idle_app, busy_app = spec.max_connections, staticmethod(app), staticmethod(busy)
 
         config = uvicorn.Config(
             app,
+            interface="asgi3",
             http=Protocol,
             ws="none",
             lifespan="off",
@@ -74,7 +77,6 @@ class HttpServer:
             server_header=False,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_DRAINING,
-            limit_concurrency=spec.max_connections,
             ssl_certfile=spec.tls.cert if spec.tls else None,
             ssl_keyfile=spec.tls.key if spec.tls else None,
         )
@@ -109,10 +111,14 @@ class HttpServer:
 class _LimitedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, which takes no request whose head is large or which comes too slowly.
 
-    A request that comes in one piece, as nearly all do, needs no timer.
+    A request that comes in one piece, as nearly all do, needs no timer. The number of connections
+    is not left to uvicorn, which does not tell those that it refuses when to come again.
     """
 
     within: float
+    most: int
+    idle_app: ASGIApp
+    busy_app: ASGIApp
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         super().connection_made(transport)
@@ -140,6 +146,8 @@ class _LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head, self._head_bytes = False, 0
+        busy = len(self.connections) > self.most or len(self.tasks) > self.most
+        self.app = self.busy_app if busy else self.idle_app
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -156,6 +156,28 @@ def test_slow_and_cut_requests_hold_nothing_up(site: Site) -> None:
     assert site.stored() == [{"id": 1}]
 
 
+def test_connections_beyond_the_limit_are_told_when_to_come_again(site: Site) -> None:
+    endpoint = site.serve(max_connections=2)
+    with ExitStack() as stack:
+        held = [
+            stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", endpoint.port)))
+            for _ in range(2)
+        ]
+        for number, each in enumerate(held):
+            each.request("POST", "/hooks", b'{"id":%d}' % number, TOKEN)
+            answer = each.getresponse()
+            answer.read()
+            assert answer.status == 202
+        status, told, body = send(endpoint.port, b'{"id":2}')
+        assert (status, told["retry-after"], told["connection"]) == (503, "2", "close")
+        assert b"connections" in body
+        counted = {"source": site.name, "status": "503"}
+        assert REGISTRY.get_sample_value("waxtap_requests_total", counted) == 1
+        held[0].close()
+        until(lambda: send(endpoint.port, b'{"id":3}')[0] == 202)
+    assert site.stored() == [{"id": 0}, {"id": 1}, {"id": 3}]
+
+
 def test_a_rate_is_kept_and_told(site: Site) -> None:
     endpoint = site.serve(rate={"requests": 2, "burst": "2s"})
     answers = [send(endpoint.port) for _ in range(8)]

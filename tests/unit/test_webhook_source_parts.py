@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from connectors.contracts.changes import Failure
 from connectors.contracts.inbox import Arrived, InboxMark
-from connectors.errors import RetryableError
-from connectors.jetstream.inbox_frames import encode_together, entry
+from connectors.errors import GapError, RetryableError
+from connectors.jetstream.inbox_frames import encode_together, entry, read_got, read_request
 from connectors.webhook.known_ids import KnownIds
 from connectors.webhook.mapping import Mapped, RequestMapping, UnmappableError
 from connectors.webhook.rates import Rates
@@ -320,3 +320,23 @@ def test_a_senders_text_cannot_break_a_frame() -> None:
     head, _, rest = frame.partition(b"\r\n\r\n")
     assert rest == b"body\r\n"
     assert head.count(b"\r\n") == 3
+
+
+@pytest.mark.parametrize("value", ["plain", 'q"\\', "é\x7f\x01", ""])
+def test_a_requests_headers_come_back_from_a_message_as_they_were(value: str) -> None:
+    told = entry(b"", {"x-one": value, "x-two": "2"}, "id").head.encode("ascii")
+    server = b"Nats-Sequence: 17\r\nNats-Time-Stamp: 2026-01-02T03:04:05.6Z\r\n\r\n"
+    got = read_got(b"NATS/1.0\r\n" + told + server)
+    assert (got.sequence, got.stored) == (17, "2026-01-02T03:04:05.6Z")
+    assert read_request(got.request, "here") == {"x-one": value, "x-two": "2"}
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1]", '{"a":1}'])
+def test_a_message_without_a_requests_headers_is_a_strangers(text: str | None) -> None:
+    with pytest.raises(GapError, match="not written by Waxtap"):
+        read_request(text, "CDCIN_x: 3")
+
+
+def test_an_answer_without_the_servers_own_headers_is_none() -> None:
+    with pytest.raises(ValueError, match="missing"):
+        read_got(b"NATS/1.0\r\nCdc-Request: {}\r\n\r\n")
