@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS known
 CREATE TABLE delta (key TEXT PRIMARY KEY, hash BLOB, cursor) WITHOUT ROWID;
 CREATE TABLE seen
     (key TEXT PRIMARY KEY, hash BLOB NOT NULL, cursor, place INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE absent (key TEXT PRIMARY KEY, polls INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE gone (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 _FAST = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;"
 # Where `seen.place` is negative, the record is as it was known.
@@ -132,6 +134,7 @@ class Comparison:
         """A poll begins; an older one is forgotten."""
         self._end()
         self._db.execute("DELETE FROM seen")
+        self._db.execute("DELETE FROM gone")
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_end`
         self._place = 0
 
@@ -173,9 +176,32 @@ class Comparison:
         """How many records the poll has found."""
         return self._number("SELECT count(*) FROM seen")
 
+    def give_up(self, polls: int) -> int:
+        """Take those for gone that this poll and so many in a row with it have not found.
+
+        To be called once a poll.
+
+        Args:
+            polls: 1: this one is enough; 0: it does not count, and none is gone.
+
+        Returns:
+            How many are gone.
+        """
+        with self._transaction():
+            self._db.execute("DELETE FROM absent WHERE key IN (SELECT key FROM seen)")
+            if polls:
+                self._db.execute(
+                    "INSERT INTO absent SELECT key, 1 FROM missing WHERE true"
+                    " ON CONFLICT (key) DO UPDATE SET polls = polls + 1"
+                )
+                self._db.execute(
+                    "INSERT INTO gone SELECT key FROM absent WHERE polls >= ?", (polls,)
+                )
+        return self._number("SELECT count(*) FROM gone")
+
     def deleted(self) -> Iterator[str]:
-        """The keys of known records that the poll has not found."""
-        for (key,) in self._db.execute("SELECT key FROM missing"):
+        """The keys of known records that are gone."""
+        for (key,) in self._db.execute("SELECT key FROM gone"):
             yield key
 
     def found(self) -> Iterator[Found]:
@@ -201,18 +227,17 @@ class Comparison:
         for row in self._db.execute("SELECT key, hash, cursor FROM delta"):
             yield Entry(*row)
 
-    def settle(self, *, deletions: bool, from_cursor: Order | None = None) -> None:
-        """What the poll has found is known from now on.
+    def settle(self, *, from_cursor: Order | None = None) -> None:
+        """What the poll has found is known from now on, and what is gone no more.
 
         Args:
-            deletions: Whether what it has not found is gone.
             from_cursor: Records before it are forgotten; None: none.
         """
         with self._transaction():
-            if deletions:
-                self._db.execute("INSERT OR REPLACE INTO delta SELECT key, NULL, NULL FROM missing")
-                self._db.execute("DELETE FROM known WHERE key IN (SELECT key FROM missing)")
             for statement in (
+                "INSERT OR REPLACE INTO delta SELECT key, NULL, NULL FROM gone",
+                "DELETE FROM known WHERE key IN (SELECT key FROM gone)",
+                "DELETE FROM absent WHERE key IN (SELECT key FROM gone)",
                 "INSERT OR REPLACE INTO delta SELECT key, hash, cursor FROM changed",
                 "INSERT OR REPLACE INTO known SELECT key, hash, cursor FROM changed",
             ):

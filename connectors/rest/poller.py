@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from connectors.rest.outcome import Outcome
     from connectors.rest.records import Item, Order
     from connectors.rest.spec import RestSourceSpec
+
+# A record that is missing in so many polls in a row is gone, however much the list moves.
+_PATIENCE = 3
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -73,6 +77,8 @@ class Poller:
         same = head is not None and fitting and head.question == self._question
         self._validators = head.validators if head and same else Validators()
         self._farthest = (self._cursor, self._order)
+        # Of what a reading has said, in its order.
+        self._digest, self._count = blake2b(digest_size=16), 0
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -94,34 +100,45 @@ class Poller:
         comparison.begin()
         self._farthest = (self._cursor, self._order)
         since = self._since()
-        reading = await self._api.read(since, self._validators, self._take)
+        reading = await self._read(since, self._validators)
         self.polled = True
         if not reading.pages:
             return None
         full = spec.mode == "full"
         validators, skipped = reading.validators, reading.skipped
-        if self._doubtful(reading):
-            again = await self._api.read(since, Validators(), self._take)
+        moved, doubtful = False, self._doubtful(reading)
+        if doubtful:
+            said, repeated = self._digest.digest(), self._count > comparison.seen
+            again = await self._read(since, Validators())
             skipped |= again.skipped
+            pages = max(reading.filled, again.filled)
+            moved = pages > 1 and (repeated or self._digest.digest() != said)
             if again.validators != validators:
                 # What is known now is what both have said.
                 validators = Validators()
-        # A record that was left out may be one that seems to be missing.
-        deletions = full and not skipped
-        missing = comparison.missing if deletions else 0
-        if missing:
-            self._guard(missing)
-        changes = missing + comparison.changed
+        gone = 0
+        if full:
+            # A record that was left out may be one that seems to be missing. And one that has
+            # changed its page may be missed by both readings; the next poll finds it, or the third.
+            certain = doubtful and not skipped
+            gone = comparison.give_up((_PATIENCE if moved else 1) if certain else 0)
+        if gone:
+            self._guard(gone)
+        changes = gone + comparison.changed
         if not changes:
             self._validators = validators
             return None
         # Another question has another answer.
         self._validators = validators if full else Validators()
-        outcome = await self._store(began, changes, deletions=deletions)
+        outcome = await self._store(began, changes)
         head = outcome.head
         self._cursor, self._order = head.cursor, head.order
-        comparison.settle(deletions=deletions, from_cursor=head.from_order)
+        comparison.settle(from_cursor=head.from_order)
         return outcome
+
+    async def _read(self, since: str, validators: Validators) -> Reading:
+        self._digest, self._count = blake2b(digest_size=16), 0
+        return await self._api.read(since, validators, self._take)
 
     def _doubtful(self, reading: Reading) -> bool:
         """Whether records may be there that a reading has missed."""
@@ -135,6 +152,8 @@ class Poller:
         return by_place and reading.filled > 1 and comparison.changed > 0
 
     def _take(self, items: list[Item]) -> None:
+        self._digest.update(b"".join([item.hash for item in items]))
+        self._count += len(items)
         for item in self._ledger.comparison.add(items):
             self.columns.see(item.record)
             if item.order is not None and later(item.order, self._farthest[1]):
@@ -149,7 +168,7 @@ class Poller:
             return cursor.beginning
         return boundary(cursor, self._cursor, self._order).text
 
-    async def _store(self, began: datetime, changes: int, *, deletions: bool) -> Outcome:
+    async def _store(self, began: datetime, changes: int) -> Outcome:
         ledger = self._ledger
         number = ledger.number + 1
         cursor, order = self._farthest
@@ -173,7 +192,7 @@ class Poller:
             question=self._question,
         )
         name = names.following(ledger.last, number)
-        file = ledger.write(head, self._changes(deletions=deletions))
+        file = ledger.write(head, self._changes())
         failures = 0
         try:
             while True:
@@ -204,12 +223,11 @@ class Poller:
         except ValueError:
             return False
 
-    def _changes(self, *, deletions: bool) -> Iterator[Found]:
+    def _changes(self) -> Iterator[Found]:
         comparison = self._ledger.comparison
         full = self._spec.mode == "full"
-        if deletions:
-            for key in comparison.deleted():
-                yield Found("d", key, None, None, NULL)
+        for key in comparison.deleted():
+            yield Found("d", key, None, None, NULL)
         for found in comparison.found():
             if full:
                 op = "u" if found.known else "c"

@@ -64,6 +64,60 @@ def test_records_that_change_their_page_while_they_are_read(api: ListApi, polled
         assert polled.until(reader, polls(api, 8)) == []
 
 
+def rotate(api: ListApi) -> None:
+    """The first record becomes the last one, without a change."""
+    first = next(iter(api.rows))
+    api.rows[first] = api.rows.pop(first)
+
+
+def test_a_record_that_both_readings_have_missed_is_not_taken_for_a_deleted_one(
+    api: ListApi, polled: Polled
+) -> None:
+    api.size = 10
+    api.put(*range(30))
+    rows = dict(api.rows)
+    with polled.reading() as reader:
+        polled.next(reader, 30)
+        readings = 0
+
+        def the_tenth_slips(request: Request) -> Reply | None:
+            # onto the page that was read already, in each reading of two polls
+            nonlocal readings
+            if "page=2" in request.target and readings < 4:
+                readings += 1
+                rotate(api)
+            elif "page" not in request.target:
+                api.rows = dict(rows)
+            return None
+
+        api.before = the_tenth_slips
+        assert polled.until(reader, lambda: readings == 4) == []
+        assert polled.until(reader, polls(api, 8)) == []
+        api.before = lambda _request: None
+        del api.rows[10]
+        assert polled.next(reader, 1) == [("d", 10)]
+
+
+def test_a_deletion_is_told_though_the_list_never_rests(api: ListApi, polled: Polled) -> None:
+    api.size = 10
+    api.put(*range(30))
+    with polled.reading() as reader:
+        polled.next(reader, 30)
+
+        def another_slips(request: Request) -> Reply | None:
+            if "page=2" in request.target:
+                rotate(api)
+            return None
+
+        api.before = another_slips
+        del api.rows[25]
+        begun = len(api.requests)
+        assert polled.next(reader, 1) == [("d", 25)]
+        # Three polls, each with two readings of three pages.
+        assert len(api.requests) - begun >= 18
+        assert polled.until(reader, polls(api, 4)) == []
+
+
 def test_the_last_of_duplicates_counts(polled: Polled) -> None:
     polled.receiver.answer = lambda _request: ok([{"id": 1, "v": 1}, {"id": 2}, {"id": 1, "v": 2}])
     with polled.reading() as reader:

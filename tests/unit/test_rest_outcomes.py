@@ -53,9 +53,9 @@ def test_a_comparison_finds_what_has_changed(
                 if known.get(number) != value
             }
             gone = sorted(set(known) - set(state))
+            assert comparison.missing == comparison.give_up(1) == len(gone)
             assert sorted(comparison.deleted()) == sorted(f'{{"id":{number}}}' for number in gone)
-            assert comparison.missing == len(gone)
-            comparison.settle(deletions=True)
+            comparison.settle()
             assert comparison.size == len(state)
             known = state
             if data.draw(st.booleans()):
@@ -81,7 +81,7 @@ def test_a_comparison_leaves_nothing_behind_when_it_is_killed(
     with Comparison() as comparison:
         comparison.begin()
         comparison.add([item(number, "a") for number in range(3000)])
-        comparison.settle(deletions=True)
+        comparison.settle()
         base = io.BytesIO()
         comparison.write_base(base)
         assert list(tmp_path.iterdir()) == []
@@ -145,3 +145,23 @@ def test_outcomes_make_a_chain() -> None:
     assert names.base_number(names.base_name(12)) == 12
     assert names.base_number(str(first)) == -1
     assert isinstance(first, PollName)
+
+
+def test_only_what_polls_in_a_row_have_missed_is_given_up() -> None:
+    with Comparison() as comparison:
+        for seen, polls, gone in (
+            ((1, 2, 3), 0, 0),
+            ((1,), 3, 0),
+            ((1, 2), 3, 0),
+            ((1,), 0, 0),  # of no account
+            ((1,), 3, 1),
+            ((1,), 3, 0),
+            ((1,), 3, 1),
+            ((1, 2), 1, 0),
+            ((2,), 1, 1),
+        ):
+            comparison.begin()
+            comparison.add([item(number, "x") for number in seen])
+            assert comparison.give_up(polls) == gone
+            comparison.settle()
+        assert comparison.size == 1
