@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import psycopg
@@ -24,10 +25,20 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.servers
 
 _PAGE = 40
+# So many states in a row have the same moment.
+_TIES = 7
 
 
 class Catalog:
-    """An API's records; each state of a record has a number of its own."""
+    """An API's records; each state of a record has a number of its own.
+
+    Attributes:
+        settings: Of a source that polls it.
+        deleted: The share of changes that delete.
+    """
+
+    settings: ClassVar[dict[str, object]] = {"records": "data", "max_deletions": "100%"}
+    deleted = 0.2
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -42,13 +53,14 @@ class Catalog:
             for _ in range(count):
                 number = self._random.randrange(200)
                 self._version += 1
-                if number in self.rows and self._random.random() < 0.2:
+                if number in self.rows and self._random.random() < self.deleted:
                     del self.rows[number]
                 else:
                     name = f"ü {self._version}" if self._version % 7 else None
                     row: dict[str, object] = {
                         "id": number,
                         "v": self._version,
+                        "at": self._version // _TIES,
                         "name": name,
                         "tags": [number],
                     }
@@ -69,6 +81,35 @@ class Catalog:
             return {number: (row["v"], row["name"]) for number, row in self.rows.items()}
 
 
+class Feed(Catalog):
+    """An API that tells what has changed since a moment, with pages that cannot move."""
+
+    settings: ClassVar[dict[str, object]] = {
+        "mode": "incremental",
+        "records": "data",
+        "cursor": {"field": "at", "param": "since", "type": "integer"},
+        "pagination": {"type": "cursor", "path": "next", "param": "after"},
+    }
+    deleted = 0.0
+
+    def __call__(self, request: Request) -> Reply:
+        query = parse_qs(urlsplit(request.target).query)
+        since = int(query.get("since", ["0"])[0])
+        after = [int(part) for part in query.get("after", ["-1.-1"])[0].split(".")]
+        with self._lock:
+            self.polls += "after" not in query
+            rows = sorted(self.rows.values(), key=place)
+        found = [row for row in rows if place(row) > after and place(row)[0] >= since]
+        page = found[:_PAGE]
+        following = "{}.{}".format(*place(page[-1])) if len(found) > _PAGE else None
+        return Reply(200, {}, msgspec.json.encode({"data": page, "next": following}))
+
+
+def place(row: dict[str, object]) -> list[int]:
+    """Where a record stands in a feed."""
+    return [int(str(row["at"])), int(str(row["id"]))]
+
+
 def delivered(deployment: Deployment) -> dict[int, tuple[object, object]]:
     try:
         with psycopg.connect(deployment.target_dsn) as connection:
@@ -82,11 +123,11 @@ def agree(deployment: Deployment, catalog: Catalog) -> bool:
     return delivered(deployment) == catalog.states()
 
 
-@pytest.mark.parametrize("recovery", [True, False])
+@pytest.mark.parametrize(("kind", "recovery"), [(Catalog, True), (Catalog, False), (Feed, True)])
 def test_a_target_follows_an_api_while_the_flows_are_killed(
-    deployment: Deployment, recovery: bool
+    deployment: Deployment, kind: type[Catalog], recovery: bool
 ) -> None:
-    catalog = Catalog(seed=recovery)
+    catalog = kind(seed=recovery)
     random_ = random.Random(recovery)
     pause = threading.Event()
     with Receiver(catalog) as api:
@@ -94,11 +135,10 @@ def test_a_target_follows_an_api_while_the_flows_are_killed(
             "type": "rest",
             "url": f"http://127.0.0.1:{api.port}/catalog",
             "allow_http": True,
-            "records": "data",
             "key": ["id"],
             "table": "catalog",
             "interval": "20ms",
-            "max_deletions": "100%",
+            **kind.settings,
         }
         sink = {
             "type": "postgres",
