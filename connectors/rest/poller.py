@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +16,7 @@ from connectors.rest.boundary import boundary
 from connectors.rest.columns import Columns
 from connectors.rest.envelope import NULL
 from connectors.rest.expressions import decode
+from connectors.rest.motion import Motion
 from connectors.rest.outcome import VERSION, Found, Head, Validators
 from connectors.rest.paging_spec import CursorSpec
 from connectors.rest.question import question
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from connectors.rest.records import Item, Order
     from connectors.rest.spec import RestSourceSpec
 
-# A record that is missing in so many polls in a row is gone, however much the list moves.
+# In so many polls in a row a moving list may hide a record; then it is gone, or the cursor goes on.
 _PATIENCE = 3
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -77,8 +77,9 @@ class Poller:
         same = head is not None and fitting and head.question == self._question
         self._validators = head.validators if head and same else Validators()
         self._farthest = (self._cursor, self._order)
-        # Of what a reading has said, in its order.
-        self._digest, self._count = blake2b(digest_size=16), 0
+        self._motion = Motion()
+        # In how many polls the cursor was held back.
+        self._held = 0
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -100,7 +101,8 @@ class Poller:
         comparison.begin()
         self._farthest = (self._cursor, self._order)
         since = self._since()
-        reading = await self._read(since, self._validators)
+        self._motion.begin()
+        reading = await self._api.read(since, self._validators, self._take)
         self.polled = True
         if not reading.pages:
             return None
@@ -108,25 +110,28 @@ class Poller:
         validators, skipped = reading.validators, reading.skipped
         moved, doubtful = False, self._doubtful(reading)
         if doubtful:
-            said, repeated = self._digest.digest(), self._count > comparison.seen
-            again = await self._read(since, Validators())
+            self._motion.between(comparison.seen)
+            again = await self._api.read(since, Validators(), self._take)
             skipped |= again.skipped
-            pages = max(reading.filled, again.filled)
-            moved = pages > 1 and (repeated or self._digest.digest() != said)
+            moved = max(reading.filled, again.filled) > 1 and self._motion.seen
             if again.validators != validators:
                 # What is known now is what both have said.
                 validators = Validators()
+        # A record that has changed its page may be missed by both readings; the next poll finds it,
+        # or the third.
         gone = 0
         if full:
-            # A record that was left out may be one that seems to be missing. And one that has
-            # changed its page may be missed by both readings; the next poll finds it, or the third.
+            # One that was left out may be one that seems to be missing.
             certain = doubtful and not skipped
             gone = comparison.give_up((_PATIENCE if moved else 1) if certain else 0)
+        else:
+            self._hold(moved=moved)
         if gone:
             self._guard(gone)
         changes = gone + comparison.changed
         if not changes:
             self._validators = validators
+            self._cursor, self._order = self._farthest
             return None
         # Another question has another answer.
         self._validators = validators if full else Validators()
@@ -136,9 +141,11 @@ class Poller:
         comparison.settle(from_cursor=head.from_order)
         return outcome
 
-    async def _read(self, since: str, validators: Validators) -> Reading:
-        self._digest, self._count = blake2b(digest_size=16), 0
-        return await self._api.read(since, validators, self._take)
+    def _hold(self, *, moved: bool) -> None:
+        """Leave the cursor where it is if it would pass what both readings may have missed."""
+        self._held = (self._held + 1) % _PATIENCE if moved else 0
+        if self._held:
+            self._farthest = (self._cursor, self._order)
 
     def _doubtful(self, reading: Reading) -> bool:
         """Whether records may be there that a reading has missed."""
@@ -149,13 +156,15 @@ class Poller:
         # already; the cursor would pass it. Only an API that goes on by a cursor of its own knows
         # where it was.
         by_place = not isinstance(self._spec.pagination, CursorSpec)
-        return by_place and reading.filled > 1 and comparison.changed > 0
+        return by_place and reading.filled > 1 and (comparison.changed > 0 or self._held > 0)
 
     def _take(self, items: list[Item]) -> None:
-        self._digest.update(b"".join([item.hash for item in items]))
-        self._count += len(items)
+        self._motion.take(items)
         for item in self._ledger.comparison.add(items):
             self.columns.see(item.record)
+        if self._spec.cursor is None:
+            return
+        for item in items:
             if item.order is not None and later(item.order, self._farthest[1]):
                 self._farthest = (item.cursor, item.order)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -39,6 +40,37 @@ def test_incremental_reads_pages_that_move_once_more(api: ListApi, polled: Polle
     with polled.reading() as reader:
         assert {number for _, number in polled.next(reader, 4)} == {1, 2, 3, 4}
         assert polled.until(reader, polls(api, 4)) == []
+
+
+def test_incremental_does_not_pass_a_record_that_both_readings_have_missed(
+    api: ListApi, polled: Polled
+) -> None:
+    polled.settings = {
+        "mode": "incremental",
+        "cursor": {"field": "at", "param": "since"},
+        "pagination": {"type": "offset", "limit": 2},
+    }
+    rows: dict[int, str] = {n: f"2026-01-01T00:00:0{n}Z" for n in range(1, 6)}
+    # The third one slips onto the page that was read, in both readings of the first poll.
+    moves = deque([{}, {1: 7}, {0: 0}, {0: 8}])
+
+    def by_offset(request: Request) -> Reply:
+        api.requests.append(request)
+        query = parse_qs(urlsplit(request.target).query)
+        since, offset = query.get("since", [""])[0], int(query["offset"][0])
+        if moves and offset <= 2:
+            for number, second in moves.popleft().items():
+                rows[number] = f"2026-01-01T00:00:0{second}Z"
+        found = sorted((at, n) for n, at in rows.items() if at >= since)
+        return ok([{"id": n, "at": at} for at, n in found[offset : offset + 2]])
+
+    polled.receiver.answer = by_offset
+    with polled.reading() as reader:
+        assert {number for _, number in polled.next(reader, 5)} == {0, 1, 2, 4, 5}
+        assert polled.next(reader, 1) == [("u", 3)]
+        assert polled.until(reader, polls(api, 8)) == []
+    asked = parse_qs(urlsplit(api.requests[-1].target).query)
+    assert asked["since"] == ["2026-01-01T00:00:08Z"]
 
 
 def test_incremental_asks_for_what_is_newer_and_neither_loses_nor_repeats_ties(
