@@ -37,10 +37,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-# While one batch is on its way to the disk, the next one is encoded and sent; but a small one costs
-# the server as much as a large one, so it waits and grows meanwhile.
+# While one batch is on its way to the disk, the next one is encoded and sent.
 _BATCHES_UNDER_WAY = 2
-_LARGE_BATCH = 250
 # So much may wait; what comes beyond is refused.
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_WAITING = 20_000
@@ -70,7 +68,7 @@ class JetStreamInboxWriter:
         self._connection, self._created = connection, created
         self._stream, self._subject, self._bell = stream, subject, bell
         self._waiting: deque[tuple[Entry, asyncio.Future[bool]]] = deque()
-        self._held = self._size = self._waiting_size = 0
+        self._held = self._size = 0
         self._sending: set[asyncio.Task[None]] = set()
         self._run, self._numbers = uuid4().hex[:16], count(1)
         self._checked, self._fine = 0.0, False
@@ -103,7 +101,6 @@ class JetStreamInboxWriter:
         self._held += 1
         self._size += size
         self._waiting.append((made, stored))
-        self._waiting_size += size
         try:
             self._send_next()
             return await stored
@@ -125,12 +122,11 @@ class JetStreamInboxWriter:
             self._connection.release()
 
     def _send_next(self) -> None:
-        while self._waiting and len(self._sending) < self._room():
+        while self._waiting and len(self._sending) < _BATCHES_UNDER_WAY:
             batch: list[tuple[Entry, asyncio.Future[bool]]] = []
             size = 0
             while self._waiting and len(batch) < CHUNK_CHANGES and size < CHUNK_BYTES:
                 made, stored = self._waiting.popleft()
-                self._waiting_size -= made.size
                 if stored.done():  # nobody waits for it any more
                     continue
                 batch.append((made, stored))
@@ -140,10 +136,6 @@ class JetStreamInboxWriter:
             task = asyncio.get_running_loop().create_task(self._store(batch))
             self._sending.add(task)
             task.add_done_callback(self._sent)
-
-    def _room(self) -> int:
-        large = len(self._waiting) >= _LARGE_BATCH or self._waiting_size >= CHUNK_BYTES
-        return _BATCHES_UNDER_WAY if large else 1
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
@@ -159,7 +151,6 @@ class JetStreamInboxWriter:
             # Whatever waits behind it would wait as long, and in vain.
             waiting += [stored for _, stored in self._waiting]
             self._waiting.clear()
-            self._waiting_size = 0
         finally:
             unknown = self._trouble("jetstream.timeout", "no answer from NATS")
             for stored, outcome in zip(waiting, chain(outcomes, repeat(unknown)), strict=False):
