@@ -92,8 +92,12 @@ class Listing:
         rest = everything
         if token is not None:
             rest = Lanes(self.reads, behind, by_time=self.order.by_time)
-        if self.wanted.needs_look or (self.restriction and self.restriction.needs_look):
+        if self.wanted.needs_look:
             return self._scan(question, rest, places, limit, skip)
+        if self.restriction is not None and self.restriction.needs_look:
+            page = self._scan(question, rest, places, limit, skip)
+            unwanted = self.restriction.unwanted(lanes)
+            return page if unwanted is None else page._replace(total=everything.total - unwanted)
         return self._counted(question, rest, everything.total, places, limit, skip)
 
     def _counted(
