@@ -156,9 +156,13 @@ def test_a_wrong_field_is_named(served: Served, chosen: Filter, field: str) -> N
     assert refused(raised.value) == field
 
 
-@pytest.mark.parametrize("with_service", [True, False])
+@pytest.mark.parametrize("way", ["--server", "$WAXTAP_SERVER", "--config"])
 def test_commands_choose_letters_alike(
-    served: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path, *, with_service: bool
+    served: Served,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    way: str,
 ) -> None:
     config = tmp_path / "waxtap.yaml"
     config.write_text(
@@ -170,7 +174,10 @@ def test_commands_choose_letters_alike(
             }
         )
     )
-    where = ["--server", served.address] if with_service else ["-c", str(config)]
+    monkeypatch.setenv(
+        "WAXTAP_SERVER", served.address if way == "$WAXTAP_SERVER" else "127.0.0.1:1"
+    )
+    where = {"--server": ["--server", served.address], "--config": ["-c", str(config)]}.get(way, [])
 
     def ids(*options: str) -> list[int]:
         status, text = told(["dlq", "list", "-o", "json", *options, *where], capsys)
