@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from control.explorer.wanted import Wanted
 
 # So many messages are looked at between two looks at the clock.
-_FIRST_PIECE, _PIECE = 256, 2048
+_LEAST_PIECE, _FIRST_PIECE, _PIECE = 64, 256, 2048
 # For how long one request looks at messages, in seconds.
 PATIENCE = 0.7
 
@@ -134,7 +134,8 @@ class Listing:
         self, question: str, rest: Lanes, places: dict[str, int], limit: int, skip: int
     ) -> Page:
         """Look at messages until enough are found."""
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
+        deadline = began + PATIENCE
         filling = Filling(limit, self.preview)
         scanned = matching = 0
         most = piece(self.preview)
@@ -159,7 +160,10 @@ class Listing:
                 if filling.is_full:
                     fits = False
                     break
-            count = min(count * 2, _PIECE, most)
+            # No more than what there is time for, as far as the speed so far tells.
+            now = time.monotonic()
+            possible = round(scanned * (deadline - now) / (now - began))
+            count = min(count * 2, _PIECE, most, max(possible, _LEAST_PIECE))
         is_end = scanned >= rest.total
         place = self._token(question, places, max(skip - matching, 0))
         incomplete = not is_end and not filling.is_full
