@@ -20,7 +20,7 @@ from control.explorer.messages import Message
 from control.explorer.page_tokens import Place, Token, stream_digest
 from control.explorer.pages import Filling, Ordered, Page, piece
 from control.explorer.picking import inside, picked
-from control.explorer.timestamps import from_nanoseconds
+from control.explorer.timestamps import END, from_nanoseconds
 from control.explorer.wanted import Look
 
 if TYPE_CHECKING:
@@ -273,6 +273,10 @@ class Listing:
 
     def _at(self, stream: Stream, moment: int) -> int:
         """The sequence of the first message that was stored at a moment or later."""
+        if moment <= 0:  # before there was any
+            return stream.state.first_seq
+        if moment >= END:
+            return stream.state.last_seq + 1
         body = {
             "start_time": from_nanoseconds(moment),
             "next_by_subj": f"CDC.{stream.source}.>",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.contracts.sink import Claim
 from connectors.jetstream.consumer import share
@@ -148,6 +149,8 @@ def test_letters_are_discarded_by_what_is_in_them(served: Served) -> None:
         (Filter(source="a.>"), "filter.source"),
         (Filter(sink="a.>"), "filter.sink"),
         (Filter(last_sequence=-1), "filter.last_sequence"),
+        (Filter(start_time=Timestamp(seconds=1 << 50)), "filter.start_time"),
+        (Filter(end_time=Timestamp(nanos=-1)), "filter.end_time"),
     ],
 )
 def test_a_wrong_field_is_named(served: Served, chosen: Filter, field: str) -> None:
