@@ -47,8 +47,10 @@ def heads(connection: Connection, sink: str = "") -> Iterator[Head]:
             yield head
 
 
-def stored(connection: Connection, reads: DirectGets, sink: str = "") -> Iterator[tuple[Head, Raw]]:
-    """Every letter as it is stored, of one sink or of all, a few of them in memory at a time.
+def stored(connection: Connection, reads: DirectGets, sink: str = "") -> Iterator[Raw]:
+    """All that is stored of letters of one sink or of all, a few messages in memory at a time.
+
+    What lies beside the letters is among it: `letters.read_head` tells them apart.
 
     Raises:
         RetryableError: NATS does not answer.
@@ -65,9 +67,7 @@ def stored(connection: Connection, reads: DirectGets, sink: str = "") -> Iterato
             # What is tried again meanwhile lies behind the end.
             if raw.sequence > last:
                 return
-            head = read_head(raw.subject, raw.header)
-            if head is not None:
-                yield head, raw
+            yield raw
         if not found or not found[-1].pending:
             return
         next_ = found[-1].sequence + 1

@@ -55,10 +55,10 @@ def list_(
         limit: At most so many.
         output: A table, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
-        service: With --server, the control service is asked, and no configuration is needed.
+        service: With --server or $WAXTAP_SERVER and no --config, the control service is asked.
     """
-    if service is not None and service.server:
-        found, total = listed(service, _selection(choice), limit)
+    if served := _served_by(service, config):
+        found, total = listed(served, _selection(choice), limit)
     else:
         with connect(_config(config).nats) as connection:
             chosen = _chosen(connection, choice)
@@ -100,10 +100,10 @@ def show_(
         limit: At most so many.
         output: Text, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
-        service: With --server, the control service is asked, and no configuration is needed.
+        service: With --server or $WAXTAP_SERVER and no --config, the control service is asked.
     """
-    if service is not None and service.server:
-        told, _ = listed(service, _selection(choice), limit, whole=True)
+    if served := _served_by(service, config):
+        told, _ = listed(served, _selection(choice), limit, whole=True)
     else:
         with connect(_config(config).nats) as connection:
             chosen = _chosen(connection, choice)[:limit]
@@ -146,11 +146,11 @@ def replay(
         wait: Seconds without an answer of the flow after which it is left to itself.
         output: Text, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
-        service: With --server, the control service is asked, and no configuration is needed.
+        service: With --server or $WAXTAP_SERVER and no --config, the control service is asked.
     """
-    if service is not None and service.server:
+    if served := _served_by(service, config):
         _check_choice(choice, sure=all_)
-        return _served(replayed(service, _selection(choice), sure=all_), output)
+        return _served(replayed(served, _selection(choice), sure=all_), output)
     return _act("replay", choice, config, output, wait, sure=all_)
 
 
@@ -174,9 +174,9 @@ def discard(
         wait: Seconds without an answer of the flow after which it is left to itself.
         output: Text, JSON or YAML.
         config: The configuration; $WAXTAP_CONFIG or waxtap.yaml unless given.
-        service: With --server, the control service is asked, and no configuration is needed.
+        service: With --server or $WAXTAP_SERVER and no --config, the control service is asked.
     """
-    served = service if service is not None and service.server else None
+    served = _served_by(service, config)
     if yes and served:
         _check_choice(choice, sure=all_)
         return _served(discarded(served, _selection(choice), sure=all_), output)
@@ -219,6 +219,13 @@ def _check_choice(choice: Choice | None, *, sure: bool) -> None:
             "no letter is chosen",
             cure="name a --sink, --topic, --key, --error or another condition, or give --all",
         )
+
+
+def _served_by(service: Service | None, file: Path | None) -> Service | None:
+    """The control service, if it is to be asked: where it is named, and no file is."""
+    service = service or Service()
+    is_named = bool(os.environ.get("WAXTAP_SERVER")) and file is None
+    return service if service.server or is_named else None
 
 
 def _served(counts: dict[str, object], output: Format) -> int:

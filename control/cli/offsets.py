@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
 _DONE = 0
-_SINKS = ("sink", "source", "topic", "part", "position", "lag", "bytes", "behind", "ack floor")
+_SINKS = (
+    "sink", "source", "topic", "part", "position", "lag", "bytes", "behind", "ack floor", "pending",
+    "unacked", "redelivered",
+)  # fmt: skip
 _SOURCES = ("source", "position", "server", "slot", "lag bytes", "retained", "behind", "stored")
 
 app = App(name="offsets", help="How far sinks are, and setting them to another place.")
@@ -92,20 +97,20 @@ def lag(
         output: A table, JSON or YAML.
         service: Where the control service is.
     """
-    with (service or Service()).channel() as channel:
-        if not watch or output != "table":
+    with (service or Service()).channel() as channel, suppress(KeyboardInterrupt):
+        if not watch:
+            _print(channel, output)
+            return _DONE
+        if output != "table" or not sys.stdout.isatty():  # one after the other
             while True:
                 _print(channel, output)
-                if not watch:
-                    return _DONE
+                sys.stdout.flush()
                 time.sleep(every)
-        try:
-            with Live(_both(channel), console=console(), auto_refresh=False) as live:
-                while True:
-                    time.sleep(every)
-                    live.update(_both(channel), refresh=True)
-        except KeyboardInterrupt:
-            return _DONE
+        with Live(_both(channel), console=console(), auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(_both(channel), refresh=True)
+    return _DONE
 
 
 def _print(channel: grpc.Channel, output: Format) -> None:
@@ -184,6 +189,9 @@ def _row(offset: cdc_pb2.SinkOffset) -> dict[str, object]:
         "bytes": _known(offset.lag_bytes),
         "behind": _seconds(offset.lag_time),
         "ack floor": offset.ack_floor,
+        "pending": offset.pending,
+        "unacked": offset.unacknowledged,
+        "redelivered": offset.redelivered,
     }
 
 

@@ -92,6 +92,7 @@ def topics(pattern: str = "", *, output: Format = "table", service: Service | No
             "bytes": part.bytes,
             "first": part.first_sequence,
             "last": part.last_sequence,
+            "first at": moment(part.first_time),
             "last at": moment(part.last_time),
             "rate/s": f"{part.rate:.1f}",
             "sinks": ", ".join(topic.sinks),

@@ -38,6 +38,8 @@ _BESIDE = 4096
 _MOST_WAITING = 16
 # Seconds without a question after which an index is let go.
 IDLE = 600.0
+# Seconds for the look that answers the first question.
+PAUSE = 1.0
 # For how long a question waits for another one that brings the same index up to date, in seconds.
 _PATIENCE = 0.5
 # After so many messages a build looks at the room and at whether anybody still asks.
@@ -70,6 +72,7 @@ class _Entry:
     Attributes:
         asked: When it was asked for last.
         last: The stream's last sequence when it was to be built.
+        queued: When that was.
         state: What can be done with it.
         index: Belongs to whoever holds `lock`.
         lock: Held while it is read or written.
@@ -77,6 +80,7 @@ class _Entry:
 
     asked: float
     last: int = 0
+    queued: float = 0.0
     state: _State = _State.BUILDING
     index: KeyIndex = field(default_factory=KeyIndex)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -93,10 +97,17 @@ class KeyIndexes:
         headers: Reads the headers of what an index is about.
         most_bytes: What all of them may take together.
         idle: Seconds without a question after which one is let go.
+        pause: Seconds before a build begins, which the look has for itself that answers meanwhile.
     """
 
-    def __init__(self, headers: Headers, most_bytes: int = MOST_BYTES, idle: float = IDLE) -> None:
-        self._headers, self._most, self._idle = headers, most_bytes, idle
+    def __init__(
+        self,
+        headers: Headers,
+        most_bytes: int = MOST_BYTES,
+        idle: float = IDLE,
+        pause: float = PAUSE,
+    ) -> None:
+        self._headers, self._most, self._idle, self._pause = headers, most_bytes, idle, pause
         self._room = threading.Condition()
         # What was asked last comes last.
         self._entries: OrderedDict[Covered, _Entry] = OrderedDict()
@@ -171,7 +182,7 @@ class KeyIndexes:
             return None
         if entry is None:
             entry = self._entries[covered] = _Entry(now)
-        entry.state, entry.last = _State.BUILDING, last
+        entry.state, entry.last, entry.queued = _State.BUILDING, last, now
         self._waiting.append(covered)
         if self._builder is None or not self._builder.is_alive():
             self._builder = threading.Thread(
@@ -185,14 +196,22 @@ class KeyIndexes:
         """Build what waits, and let go of what nobody asks, until the end."""
         while True:
             with self._room:
-                while not self._waiting and not self._closed:
-                    self._room.wait(self._let_go(time.monotonic()))
+                while (wait := self._wait(time.monotonic())) != 0 and not self._closed:
+                    self._room.wait(wait)
                 if self._closed:
                     return
                 covered = self._waiting.popleft()
                 entry = self._entries.get(covered)
             if entry is not None:
                 self._build(covered, entry)
+
+    def _wait(self, now: float) -> float | None:
+        """Seconds until there is something to do; None: when something is asked."""
+        left = self._let_go(now)
+        if not self._waiting:
+            return left
+        entry = self._entries.get(self._waiting[0])
+        return max(entry.queued + self._pause - now, 0.0) if entry is not None else 0.0
 
     def _build(self, covered: Covered, entry: _Entry) -> None:
         is_done = False

@@ -20,7 +20,7 @@ from control.explorer.messages import Message
 from control.explorer.page_tokens import Place, Token, stream_digest
 from control.explorer.pages import Filling, Ordered, Page, piece
 from control.explorer.picking import inside, picked
-from control.explorer.timestamps import from_nanoseconds
+from control.explorer.timestamps import END, from_nanoseconds
 from control.explorer.wanted import Look
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from control.explorer.wanted import Wanted
 
 # So many messages are looked at between two looks at the clock.
-_FIRST_PIECE, _PIECE = 256, 2048
+_LEAST_PIECE, _FIRST_PIECE, _PIECE = 64, 256, 2048
 # For how long one request looks at messages, in seconds.
 PATIENCE = 0.7
 
@@ -92,8 +92,12 @@ class Listing:
         rest = everything
         if token is not None:
             rest = Lanes(self.reads, behind, by_time=self.order.by_time)
-        if self.wanted.needs_look or (self.restriction and self.restriction.needs_look):
+        if self.wanted.needs_look:
             return self._scan(question, rest, places, limit, skip)
+        if self.restriction is not None and self.restriction.needs_look:
+            page = self._scan(question, rest, places, limit, skip)
+            unwanted = self.restriction.unwanted(lanes)
+            return page if unwanted is None else page._replace(total=everything.total - unwanted)
         return self._counted(question, rest, everything.total, places, limit, skip)
 
     def _counted(
@@ -130,7 +134,8 @@ class Listing:
         self, question: str, rest: Lanes, places: dict[str, int], limit: int, skip: int
     ) -> Page:
         """Look at messages until enough are found."""
-        deadline = time.monotonic() + PATIENCE
+        began = time.monotonic()
+        deadline = began + PATIENCE
         filling = Filling(limit, self.preview)
         scanned = matching = 0
         most = piece(self.preview)
@@ -155,7 +160,10 @@ class Listing:
                 if filling.is_full:
                     fits = False
                     break
-            count = min(count * 2, _PIECE, most)
+            # No more than what there is time for, as far as the speed so far tells.
+            now = time.monotonic()
+            possible = round(scanned * (deadline - now) / (now - began))
+            count = min(count * 2, _PIECE, most, max(possible, _LEAST_PIECE))
         is_end = scanned >= rest.total
         place = self._token(question, places, max(skip - matching, 0))
         incomplete = not is_end and not filling.is_full
@@ -265,6 +273,10 @@ class Listing:
 
     def _at(self, stream: Stream, moment: int) -> int:
         """The sequence of the first message that was stored at a moment or later."""
+        if moment <= 0:  # before there was any
+            return stream.state.first_seq
+        if moment >= END:
+            return stream.state.last_seq + 1
         body = {
             "start_time": from_nanoseconds(moment),
             "next_by_subj": f"CDC.{stream.source}.>",

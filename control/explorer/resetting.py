@@ -17,7 +17,7 @@ from connectors.jetstream import letter_index
 from connectors.jetstream.consumers import forget
 from connectors.jetstream.dead_letters import claim_letters
 from control.explorer.deliveries import same_stream
-from control.explorer.timestamps import from_nanoseconds
+from control.explorer.timestamps import END, from_nanoseconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def place(reads: DirectGets, stream: Stream, target: Target) -> int:
     first, last = max(stream.state.first_seq, 1), stream.state.last_seq
     if target.beginning:
         return first - 1
-    if target.end:
+    if target.end or target.time >= END:
         return last
     if target.sequence:
         if not first <= target.sequence <= last + 1:

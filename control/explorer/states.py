@@ -96,6 +96,25 @@ class Restriction:
                 found[stream.name] = sequences
         return found
 
+    def unwanted(self, lanes: Sequence[Lane]) -> int | None:
+        """How many messages of lanes are letters that are not wanted; None: others are not either.
+
+        Args:
+            lanes: As `lanes` gave them.
+        """
+        if self.letters is None:
+            return 0
+        known = all(place.exact for place in self.places.values())
+        if self.fates & LETTERS and not (known and {Fate.SENT, Fate.UNSENT} <= self.fates):
+            return None  # lanes reach beyond what was sent, or was not
+        count = 0
+        for stream in self.streams.values():
+            bounds = partial(_bounds, [lane for lane in lanes if lane.stream == stream.name])
+            count += len(
+                self.letters.sequences(stream.name, stream.created, LETTERS - self.fates, bounds)
+            )
+        return count
+
     def _lanes(self, connection: Connection, lane: Lane) -> list[Lane]:
         stream = self.streams[lane.stream]
         if self.fates and self.fates <= LETTERS:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 _SECOND = 1_000_000_000
+# Behind what JetStream takes as a time: 64 bits of nanoseconds.
+END = 1 << 63
 
 
 def to_nanoseconds(text: str) -> int:

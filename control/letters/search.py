@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from connectors.errors import GapError
 from connectors.jetstream import letter_index
 from connectors.jetstream.direct import DirectGets
+from connectors.jetstream.letters import read_head
 from control.explorer.looking import whole
+from control.explorer.messages import unpacked
 from control.explorer.wanted import Look, Wanted
 
 if TYPE_CHECKING:
@@ -32,13 +34,20 @@ def chosen(connection: Connection, selection: Selection) -> Iterator[Head]:
         return
     look = Look(Wanted(ops=selection.ops, text=selection.text))
     with closing(DirectGets(connection)) as reads:
-        for head, raw in letter_index.stored(connection, reads, selection.sink):
-            if selection.matches(head) and _says(connection, look, raw):
+        for raw in letter_index.stored(connection, reads, selection.sink):
+            # Most have something else in them, which is seen sooner than what their heads tell.
+            payload = unpacked(raw)
+            if payload is not None and not look.of_payload(raw, payload):
+                continue
+            head = read_head(raw.subject, raw.header)
+            if head is None or not selection.matches(head):
+                continue
+            if payload is not None or _says(connection, look, raw):
                 yield head
 
 
 def _says(connection: Connection, look: Look, raw: Raw) -> bool:
-    """Whether a change is one that is looked for."""
+    """Whether a change in the object store is one that is looked for."""
     try:
         payload = whole(connection, raw)
     except GapError:  # a large row that is gone has nothing to be found in

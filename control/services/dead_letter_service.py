@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
@@ -29,6 +29,7 @@ from control.services.message_filters import (
     check_source,
     checked_ops,
     checked_partition,
+    checked_range,
 )
 from control.services.moments import timestamp
 from control.services.paging import bounded, page_size, read_token, token
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     import grpc
-    from google.protobuf.timestamp_pb2 import Timestamp
 
     from connectors.jetstream.spec import NatsSpec
     from connectors.letters import Head
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(
     r"sinks/([a-z0-9_-]+)/streams/(CDC_[A-Za-z0-9_-]+)/deadLetters/([1-9][0-9]{0,18})"
 )
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds without an answer of a flow after which its letters are left to themselves.
 _PATIENCE = 10.0
 # So many may read a whole row at once, which is in memory meanwhile.
@@ -225,10 +226,7 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
     ):
         if sequence < 0:
             raise invalid("control.sequence", "it is negative", where=f"filter.{name}")
-    start = _moment(given.start_time) if given.HasField("start_time") else None
-    end = _moment(given.end_time) if given.HasField("end_time") else None
-    if start is not None and end is not None and end <= start:
-        raise invalid("control.time", "ends before it begins", where="filter.end_time")
+    start, end = checked_range(given)
     return Selection(
         sink=given.sink,
         source=given.source,
@@ -243,8 +241,8 @@ def _selection(given: cdc_pb2.DeadLetterFilter) -> Selection:
         first=given.first_sequence,
         last=given.last_sequence or None,
         sequences=frozenset(given.sequences),
-        start=start,
-        end=end,
+        start=_utc(start),
+        end=_utc(end),
     )
 
 
@@ -257,8 +255,9 @@ def _sure(request: _Request) -> Selection:
     return chosen
 
 
-def _moment(given: Timestamp) -> datetime:
-    return given.ToDatetime(UTC)
+def _utc(nanoseconds: int | None) -> datetime | None:
+    """A time as letters have it, to the microsecond."""
+    return None if nanoseconds is None else _EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
 def _key(head: Head) -> str:

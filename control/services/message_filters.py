@@ -12,11 +12,11 @@ from control.explorer.pages import Ordered
 from control.explorer.wanted import Wanted, key_text
 from control.pb.cdc.v1 import cdc_pb2
 from control.server.statuses import invalid
+from control.services.moments import moment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from google.protobuf.timestamp_pb2 import Timestamp
 
 _OPS = frozenset("cudrtm")
 _SOURCE = re.compile(r"[A-Za-z0-9_-]*")
@@ -41,10 +41,7 @@ def wanted(given: cdc_pb2.MessageFilter) -> Wanted:
     check_pattern(given.topic, "filter.topic")
     check_source(given.source, "filter.source")
     partition, ops = checked_partition(given), checked_ops(given.ops)
-    start = _nanoseconds(given.start_time) if given.HasField("start_time") else None
-    end = _nanoseconds(given.end_time) if given.HasField("end_time") else None
-    if start is not None and end is not None and end <= start:
-        raise invalid("control.time", "ends before it begins", where="filter.end_time")
+    start, end = checked_range(given)
     return Wanted(
         topic=given.topic,
         partition=partition,
@@ -112,12 +109,23 @@ def checked_ops(given: Sequence[str]) -> frozenset[str]:
     return frozenset(given)
 
 
+def checked_range(
+    given: cdc_pb2.MessageFilter | cdc_pb2.DeadLetterFilter,
+) -> tuple[int | None, int | None]:
+    """The time range that is asked for, in nanoseconds since 1970; None: open.
+
+    Raises:
+        ApiError: There is no such time, or the range ends before it begins.
+    """
+    start = moment(given.start_time, "filter.start_time") if given.HasField("start_time") else None
+    end = moment(given.end_time, "filter.end_time") if given.HasField("end_time") else None
+    if start is not None and end is not None and end <= start:
+        raise invalid("control.time", "ends before it begins", where="filter.end_time")
+    return start, end
+
+
 def _key(text: str) -> str:
     try:
         return key_text(text) if text else ""
     except ValueError as error:
         raise invalid("control.key", str(error), where="filter.key") from None
-
-
-def _nanoseconds(moment: Timestamp) -> int:
-    return moment.ToNanoseconds()

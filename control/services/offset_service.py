@@ -14,7 +14,7 @@ from control.explorer.resetting import NoStreamError, OutOfRangeError, Target
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.server.statuses import ApiError, invalid, not_found
 from control.services.message_filters import check_source
-from control.services.moments import duration, timestamp
+from control.services.moments import duration, moment, timestamp
 from control.services.paging import LARGEST_SIZE, page
 
 if TYPE_CHECKING:
@@ -162,9 +162,10 @@ def _target(to: config_pb2.Start) -> Target:
     if kind == "end" and to.end:
         return Target(end=True)
     if kind == "time":
-        if not (moment := to.time.ToNanoseconds()) > 0:
+        time = moment(to.time, "to.time")
+        if time <= 0:
             raise invalid("control.time", "a time since 1970", where="to.time")
-        return Target(time=moment)
+        return Target(time=time)
     if kind == "sequence":
         if to.sequence < 1:
             raise invalid("control.sequence", "sequences begin at 1", where="to.sequence")

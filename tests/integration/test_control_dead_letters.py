@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.contracts.sink import Claim
 from connectors.jetstream.consumer import share
@@ -148,6 +149,8 @@ def test_letters_are_discarded_by_what_is_in_them(served: Served) -> None:
         (Filter(source="a.>"), "filter.source"),
         (Filter(sink="a.>"), "filter.sink"),
         (Filter(last_sequence=-1), "filter.last_sequence"),
+        (Filter(start_time=Timestamp(seconds=1 << 50)), "filter.start_time"),
+        (Filter(end_time=Timestamp(nanos=-1)), "filter.end_time"),
     ],
 )
 def test_a_wrong_field_is_named(served: Served, chosen: Filter, field: str) -> None:
@@ -156,9 +159,13 @@ def test_a_wrong_field_is_named(served: Served, chosen: Filter, field: str) -> N
     assert refused(raised.value) == field
 
 
-@pytest.mark.parametrize("with_service", [True, False])
+@pytest.mark.parametrize("way", ["--server", "$WAXTAP_SERVER", "--config"])
 def test_commands_choose_letters_alike(
-    served: Served, capsys: pytest.CaptureFixture[str], tmp_path: Path, *, with_service: bool
+    served: Served,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    way: str,
 ) -> None:
     config = tmp_path / "waxtap.yaml"
     config.write_text(
@@ -170,7 +177,10 @@ def test_commands_choose_letters_alike(
             }
         )
     )
-    where = ["--server", served.address] if with_service else ["-c", str(config)]
+    monkeypatch.setenv(
+        "WAXTAP_SERVER", served.address if way == "$WAXTAP_SERVER" else "127.0.0.1:1"
+    )
+    where = {"--server": ["--server", served.address], "--config": ["-c", str(config)]}.get(way, [])
 
     def ids(*options: str) -> list[int]:
         status, text = told(["dlq", "list", "-o", "json", *options, *where], capsys)

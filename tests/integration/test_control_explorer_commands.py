@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import closing
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,8 @@ def test_offsets_and_lag(waxtap: Callable[..., tuple[int, str]]) -> None:
     found = json.loads(text)
     assert (status, len(found)) == (0, 4)
     assert sum(int(each["lag_messages"]) for each in found) == COUNT
+    status, text = waxtap("offsets")
+    assert (status, "REDELIVERED" in text) == (0, True)
     status, text = waxtap("lag")
     assert status == 0
     assert f"{COUNT}" in text
@@ -125,6 +128,25 @@ def test_offsets_and_lag(waxtap: Callable[..., tuple[int, str]]) -> None:
     assert status == 0
     assert {each["position"] for each in json.loads(text)} == {str(COUNT + 1)}
     assert waxtap("offsets", "reset", "warehouse", "--to", "then", "--yes")[0] == 2
+
+
+def test_lags_are_watched_without_a_terminal(
+    waxtap: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def sleep(seconds: float) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("control.cli.offsets.time", SimpleNamespace(sleep=sleep))
+    status, text = waxtap("lag", "--watch")
+    assert (status, text.count("UNACKNOWLEDGED")) == (0, 2)
+    looks = 0
+    status, text = waxtap("lag", "--watch", "-o", "json")
+    assert (status, text.count('"sources"')) == (0, 2)
 
 
 def test_dead_letters_through_the_service(waxtap: Callable[..., tuple[int, str]]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from control.pb.cdc.v1 import cdc_pb2
 from tests.integration.control_explorer import refused
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.servers
 
+NEVER = Timestamp(seconds=1 << 50)
 UNSENT, UNKNOWN = cdc_pb2.DELIVERY_STATE_UNSENT, cdc_pb2.DELIVERY_STATE_UNSPECIFIED
 
 
@@ -37,6 +39,13 @@ UNSENT, UNKNOWN = cdc_pb2.DELIVERY_STATE_UNSENT, cdc_pb2.DELIVERY_STATE_UNSPECIF
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(states=[UNKNOWN], sink="search")),
          "filter.states[0]"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(sink="nobody")), "filter.sink"),
+        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(start_time=NEVER)),
+         "filter.start_time"),
+        (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(end_time=NEVER)),
+         "filter.end_time"),
+        (cdc_pb2.ListMessagesRequest(
+            filter=cdc_pb2.MessageFilter(start_time=Timestamp(nanos=-1))
+        ), "filter.start_time"),
         (cdc_pb2.ListMessagesRequest(filter=cdc_pb2.MessageFilter(partition=-1)),
          "filter.partition"),
     ],
@@ -59,3 +68,13 @@ def test_a_token_of_another_question_is_refused(explorer_stub: Stub) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         explorer_stub.ListStoredTopics(cdc_pb2.ListStoredTopicsRequest(filter=".."))
     assert refused(raised.value) == "filter"
+
+
+def test_times_before_streams_are_times(explorer_stub: Stub) -> None:
+    choice = cdc_pb2.MessageFilter(start_time=Timestamp(seconds=-62_135_596_800))
+    found = explorer_stub.ListMessages(cdc_pb2.ListMessagesRequest(filter=choice))
+    assert found.total_size == explorer_stub.ListMessages(cdc_pb2.ListMessagesRequest()).total_size
+    choice.end_time.FromSeconds(-1)
+    assert not explorer_stub.ListMessages(cdc_pb2.ListMessagesRequest(filter=choice)).messages
+    choice = cdc_pb2.MessageFilter(start_time=Timestamp(seconds=253_402_300_799))
+    assert not explorer_stub.ListMessages(cdc_pb2.ListMessagesRequest(filter=choice)).messages

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import psycopg
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.contracts.sink import Batch
 from connectors.errors import FencedError
@@ -248,6 +249,8 @@ START = config_pb2.Start
         (cdc_pb2.ResetSinkOffsetRequest(sink="nobody", to=START(end=True)), "sink"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", source="away", to=START(end=True)), "source"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", source="x", to=START(end=True)), "source"),
+        (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(time=Timestamp(seconds=1 << 50))),
+         "to.time"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook"), "to"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(end=False)), "to.end"),
         (cdc_pb2.ResetSinkOffsetRequest(sink="hook", to=START(sequence=4)), "source"),

@@ -61,7 +61,7 @@ def built(indexes: KeyIndexes, number: int, last: int = 10) -> None:
 def test_many_questions_start_one_thread_and_share_a_build(stored: Stored) -> None:
     stored.open_.clear()
     before = threading.active_count()
-    indexes = KeyIndexes(stored)
+    indexes = KeyIndexes(stored, pause=0.0)
     for _ in range(5):
         for number in range(200):
             assert ask(indexes, number) is None
@@ -76,8 +76,19 @@ def test_many_questions_start_one_thread_and_share_a_build(stored: Stored) -> No
     indexes.close()
 
 
+def test_a_build_leaves_the_first_answer_its_time(stored: Stored) -> None:
+    indexes = KeyIndexes(stored, pause=0.3)
+    began = time.monotonic()
+    built(indexes, 1)
+    assert time.monotonic() - began >= 0.3
+    indexes.close()
+    indexes = KeyIndexes(stored, pause=60.0)
+    assert ask(indexes, 1) is None
+    indexes.close()  # waits for nothing
+
+
 def test_what_nobody_asks_is_let_go(stored: Stored) -> None:
-    indexes = KeyIndexes(stored, idle=0.1)
+    indexes = KeyIndexes(stored, idle=0.1, pause=0.0)
     ask(indexes, 1)
     until(lambda: len(stored.reads) == 1)
     until(lambda: indexes.size == 0)
@@ -86,7 +97,7 @@ def test_what_nobody_asks_is_let_go(stored: Stored) -> None:
 
 def test_a_build_that_nobody_waits_for_ends() -> None:
     stored = Stored(10_000_000)
-    indexes = KeyIndexes(stored, idle=0.1)
+    indexes = KeyIndexes(stored, idle=0.1, pause=0.0)
     ask(indexes, 1, 10_000_000)
     until(lambda: len(stored.reads) == 1)
     until(lambda: indexes.size == 0)
@@ -96,7 +107,7 @@ def test_a_build_that_nobody_waits_for_ends() -> None:
 
 
 def test_indexes_of_nothing_are_bounded_as_well() -> None:
-    indexes = KeyIndexes(Stored(0), most_bytes=50_000)
+    indexes = KeyIndexes(Stored(0), most_bytes=50_000, pause=0.0)
     for number in range(40):
         built(indexes, number)
         assert indexes.size <= 50_000
@@ -105,7 +116,7 @@ def test_indexes_of_nothing_are_bounded_as_well() -> None:
 
 def test_what_was_asked_last_stays_and_what_is_too_large_is_not_kept() -> None:
     stored = Stored(1000)
-    indexes = KeyIndexes(stored, most_bytes=60_000)
+    indexes = KeyIndexes(stored, most_bytes=60_000, pause=0.0)
     for number in (1, 2):
         built(indexes, number, 1000)
     built(indexes, 1, 1000)
@@ -115,7 +126,7 @@ def test_what_was_asked_last_stays_and_what_is_too_large_is_not_kept() -> None:
     assert ask(indexes, 2, 1000) is None
     indexes.close()
     stored = Stored(100_000)
-    indexes = KeyIndexes(stored, most_bytes=60_000)
+    indexes = KeyIndexes(stored, most_bytes=60_000, pause=0.0)
     for _ in range(3):
         assert ask(indexes, 1, 100_000) is None
         until(lambda: indexes.size < 10_000 and stored.reads == [of(1)])
@@ -123,7 +134,7 @@ def test_what_was_asked_last_stays_and_what_is_too_large_is_not_kept() -> None:
 
 
 def test_what_an_index_lacks_is_read_once(stored: Stored) -> None:
-    indexes = KeyIndexes(stored)
+    indexes = KeyIndexes(stored, pause=0.0)
     built(indexes, 1)
     stored.count = 30
     stored.reads.clear()
@@ -139,7 +150,7 @@ def test_what_an_index_lacks_is_read_once(stored: Stored) -> None:
 
 
 def test_an_index_whose_reading_failed_is_made_anew(stored: Stored) -> None:
-    indexes = KeyIndexes(stored)
+    indexes = KeyIndexes(stored, pause=0.0)
     built(indexes, 1)
     stored.count = 20
 
