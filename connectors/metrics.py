@@ -19,6 +19,15 @@ source_in_trouble = Gauge(
 source_retries = Counter(
     "waxtap_source_retries", "Attempts to reach the source's server that failed", ("source",)
 )
+snapshot_running = Gauge(
+    "waxtap_snapshot_running", "1 while the source's tables are read", ("source",)
+)
+snapshot_rows = Gauge("waxtap_snapshot_rows", "Rows of the source's snapshot so far", ("source",))
+snapshot_estimated = Gauge(
+    "waxtap_snapshot_estimated_rows",
+    "Rows that the snapshot will have, by the server's statistics",
+    ("source",),
+)
 captured_changes = Counter(
     "waxtap_captured_changes", "Changes that were read from the source's log", ("source",)
 )

@@ -37,7 +37,9 @@ def tail(op: str, now_ms: int, transaction: str | int) -> str:
     return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{transaction}","total_order":'
 
 
-def assemble(before: str, after: str, middle: str, place: int, tail: str, order: int) -> bytes:
+def assemble(
+    before: str, after: str, middle: str, place: int, tail: str, order: int | str
+) -> bytes:
     """The envelope of a change inside a transaction, as UTF-8.
 
     Args:

@@ -68,6 +68,27 @@ def replication(dsn: str, source: str) -> str:
     return _with(dsn, source, _PINNED, replication="database")
 
 
+def snapshot(dsn: str, source: str) -> str:
+    """The conninfo of a connection that reads tables, whose values must look as in the log.
+
+    Raises:
+        ConfigError: `postgres.dsn`: not a connection string.
+    """
+    settings = {
+        **_PINNED,
+        # Rows that a policy hides would be missing without a word: it is an error instead.
+        "row_security": "off",
+        # A chunk of a large table may take its time, if an index does not help.
+        "statement_timeout": "0",
+        "lock_timeout": "5s",
+        # A table that is read in the order of its pages must not begin in the middle.
+        "synchronize_seqscans": "off",
+        "max_parallel_workers_per_gather": "0",
+        "jit": "off",
+    }
+    return _with(dsn, source, settings)
+
+
 def _with(dsn: str, source: str, settings: dict[str, str], **parameters: str) -> str:
     try:
         given = {key: str(value) for key, value in conninfo_to_dict(dsn).items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connectors.errors import GapError
 from connectors.postgres.conninfo import ordinary
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.reader import CHECKPOINT_INTERVAL_S, PostgresReader
@@ -15,6 +16,10 @@ from connectors.postgres.setup import prepare as setup
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
 from connectors.postgres.setup.trial import try_out
+from connectors.postgres.snapshot.chunk_reader import ChunkReader
+from connectors.postgres.snapshot.snapshot import Snapshot
+from connectors.postgres.snapshot.tables import published
+from connectors.snapshot.progress import STATE, read
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from connectors.contracts.source import Checkpoint, Observation, SourceContext
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
+    from connectors.snapshot.progress import Progress
 
 
 class PostgresSource:
@@ -31,7 +37,8 @@ class PostgresSource:
         name: The source's name in the configuration.
         spec: Its configuration.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
-        context: Not needed: the server remembers.
+        context: Tells whether only the past is read once more; else not needed: the server
+            remembers.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
 
     Raises:
@@ -49,6 +56,7 @@ class PostgresSource:
     ) -> None:
         self._settings = resolve(name, spec, accept)
         ordinary(self._settings.dsn, name)
+        self._past = context.past if context is not None else None
         self._checkpoint_interval = checkpoint_interval
 
     def open(self, resume: Checkpoint | None) -> PostgresReader:
@@ -59,18 +67,25 @@ class PostgresSource:
 
         Raises:
             ConfigError: One clear error for each thing that must be set up first.
-            GapError: The server no longer has what follows `resume`.
+            GapError: The server no longer has what follows `resume`; or rows of a snapshot are
+                among what is only to be repeated.
             RetryableError: The server cannot be reached, or did not do its part in time.
         """
         settings = self._settings
         if resume is not None:
             stored_lsn(resume)
+        if self._past is not None:
+            _check_repeatable(resume, self._past)
         connection = connect(settings.dsn, settings.source)
         try:
             preflight.check_server(connection)
             system = preflight.system_identifier(connection)
             growing = setup.prepare_publication(connection, settings)
             checkpoint = setup.prepare_slot(connection, settings, system, resume)
+            progress = self._progress(checkpoint)
+            if progress is not None:
+                # One clear error instead of one in the middle.
+                published(connection, settings.publication, settings.wants)
             slot.take_over(connection, settings.slot, settings.application)
             session = start(settings, connection, checkpoint, stored_lsn(checkpoint))
         except BaseException:
@@ -83,8 +98,20 @@ class PostgresSource:
             anchor=checkpoint is not resume,
             table_filter=TableFilter(() if settings.all_published else settings.patterns),
             watch=PublicationWatch(settings) if growing else None,
+            snapshot=self._snapshot(progress),
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def _progress(self, checkpoint: Checkpoint) -> Progress | None:
+        """From where a snapshot is to go on; None: there is nothing to read."""
+        progress = read(checkpoint.state)
+        return None if self._past is not None or progress is None or progress.done else progress
+
+    def _snapshot(self, progress: Progress | None) -> Snapshot | None:
+        if progress is None:
+            return None
+        settings = self._settings
+        return Snapshot(settings.source, ChunkReader(settings, settings.wants), progress)
 
     def check(self) -> list[WaxtapError]:
         """What would keep the source from starting anew; changes nothing on the server.
@@ -121,3 +148,16 @@ class PostgresSource:
         """
         with connect(self._settings.dsn, self._settings.source) as connection:
             return setup.drop(connection, self._settings)
+
+
+def _check_repeatable(resume: Checkpoint | None, goal: Checkpoint) -> None:
+    """Check that no row of a snapshot lies between two checkpoints: it cannot be read again.
+
+    Raises:
+        GapError: `postgres.snapshot_between`.
+    """
+    if (resume.state if resume else {}).get(STATE) != goal.state.get(STATE):
+        raise GapError(
+            "postgres.snapshot_between",
+            "rows of a snapshot are among what the stream holds, and their tables have changed",
+        )

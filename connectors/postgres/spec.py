@@ -28,6 +28,11 @@ class SourceSpec(BaseModel):
     create: bool = Field(
         default=True, description="create and own publication and slot; false: both must exist"
     )
+    snapshot: Literal["initial", "never", "only"] = Field(
+        default="never",
+        description="read the rows that are there when the source starts for the first time: "
+        "before the changes that follow, not at all, or nothing else",
+    )
     messages: bool = Field(default=True, description="capture logical decoding messages (14+)")
 
 

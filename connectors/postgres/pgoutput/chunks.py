@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TYPE_CHECKING
 
 from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
 from connectors.contracts.source import Checkpoint, Chunk
+from connectors.errors import FatalError
 from connectors.postgres.pgoutput.lsn import format_lsn, parse_lsn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_INDEXES = 1 << 32
 
 
 class ChunkBuffer:
@@ -34,7 +41,14 @@ class ChunkBuffer:
         self._complete: list[Change] = []
         self._complete_bytes = 0
         self._ready: deque[Chunk] = deque()
+        self._cut = False
         self._position = resume.position if resume else ""
+        # What the state holds besides, such as how far a snapshot is.
+        self._more = {
+            key: value
+            for key, value in (resume.state if resume else {}).items()
+            if key not in ("lsn", "system")
+        }
         self.lsn = parse_lsn(resume.state["lsn"]) if resume and "lsn" in resume.state else 0
         self._saved_lsn = self.lsn
         self._saved_state = dict(resume.state) if resume else self._state()
@@ -44,6 +58,11 @@ class ChunkBuffer:
         """How many changes wait here."""
         ready = sum(len(chunk.changes) for chunk in self._ready)
         return ready + len(self._complete) + len(self.open)
+
+    @property
+    def boundary(self) -> bool:
+        """True when all that was given out ends with a transaction, and nothing complete waits."""
+        return not self._cut and not self._ready and not self._complete
 
     @property
     def full(self) -> bool:
@@ -66,6 +85,7 @@ class ChunkBuffer:
         if len(self.open) < 2:
             return
         last = self.open.pop()
+        self._cut = True
         self._ready.append(self._chunk(self.open[:]))
         # The reader keeps appending to this very list.
         self.open[:] = [last]
@@ -89,6 +109,7 @@ class ChunkBuffer:
             self._complete_bytes += self.open_bytes
             self.open.clear()
             self.open_bytes = 0
+        self._cut = False
         self.advance_to(end_lsn)
         if len(self._complete) >= CHUNK_CHANGES or self._complete_bytes >= CHUNK_BYTES:
             self._close()
@@ -110,6 +131,44 @@ class ChunkBuffer:
             return None
         return self._chunk([])
 
+    def place(self) -> tuple[str, int]:
+        """Where rows that are read beside the log may stand: at a `boundary`, behind all of it.
+
+        One byte before the place at which the next transaction may begin: nothing else has it but
+        a message outside a transaction, whose index is 0.
+
+        Returns:
+            What their positions begin with, and their first one's index.
+
+        Raises:
+            FatalError: `postgres.snapshot_too_large`: there are no indexes left here.
+        """
+        prefix = f"{self.lsn - 1:016X}-"
+        index = 1
+        if self._position.startswith(prefix):
+            index = int(self._position[len(prefix) :], 16) + 1
+        if index + CHUNK_CHANGES >= _INDEXES:
+            raise FatalError(
+                "postgres.snapshot_too_large",
+                "more than 4 billion rows were read while nothing was written to the server's log",
+                cure="write anything to the database, and start the flow again: it goes on",
+            )
+        return prefix, index
+
+    def insert(self, changes: list[Change], more: Mapping[str, str]) -> Chunk:
+        """A chunk of rows that were read beside the log, at a `boundary`.
+
+        Args:
+            changes: Their positions are those of `place`.
+            more: What the state holds besides from now on.
+        """
+        resume = self._saved_state
+        self._more = dict(more)
+        self._saved_lsn, self._saved_state = self.lsn, self._state()
+        if changes:
+            self._position = changes[-1].position
+        return Chunk(self._source, changes, Checkpoint(self._position, self._saved_state), resume)
+
     def _close(self) -> None:
         if self._complete:
             self._ready.append(self._chunk(self._complete))
@@ -125,4 +184,4 @@ class ChunkBuffer:
         return Chunk(self._source, changes, Checkpoint(self._position, self._saved_state), resume)
 
     def _state(self) -> dict[str, str]:
-        return {"lsn": format_lsn(self.lsn), "system": self._system}
+        return {"lsn": format_lsn(self.lsn), "system": self._system, **self._more}

@@ -29,6 +29,7 @@ from connectors.postgres.pgoutput.messages import UNCHANGED
 from connectors.postgres.pgoutput.parser import malformed
 from connectors.postgres.pgoutput.rows import (
     UNAVAILABLE_JSON,
+    ExactReader,
     fill,
     key_unavailable,
     missing,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from connectors.postgres.pgoutput.types import ValueType
 
     Splice: TypeAlias = Callable[
-        [list[str], str, int, str, int], tuple[bytes, str | None, tuple[str, ...]]
+        [list[str], str, int, str, int | str], tuple[bytes, str | None, tuple[str, ...]]
     ]
     Render: TypeAlias = Callable[[Sequence[Value]], str]
 
@@ -146,6 +147,15 @@ class CompiledReader:
             return self._image(before, fill(new, old) if UNCHANGED in new else new)
         except (IndexError, KeyError, ValueError):
             raise unreadable(self._table, frame) from None
+
+    def stored(self, values: Sequence[str | None]) -> Image:
+        """As `RowReader.stored`."""
+        # In a message a value stands behind the low byte of its length.
+        row = [None if value is None else f"{chr(len(value) & 0xFF)}{value}" for value in values]
+        try:
+            return self._image("null", row)
+        except (IndexError, KeyError, ValueError):
+            return ExactReader(self._table).stored(values)
 
     def _image(self, before: str, new: Sequence[Value]) -> Image:
         unavailable = missing(self._table, new) if UNCHANGED in new else ()

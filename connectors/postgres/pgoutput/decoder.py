@@ -29,7 +29,7 @@ from connectors.postgres.pgoutput.streaming import EPOCH_US, XLOG_HEADER_SIZE, X
 from connectors.row_image import assemble, tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import TypeAlias
 
     from connectors.contracts.changes import TableSchema
@@ -103,6 +103,11 @@ class Decoder:
         return self._buffer.full
 
     @property
+    def boundary(self) -> bool:
+        """As `ChunkBuffer.boundary`."""
+        return self._buffer.boundary
+
+    @property
     def lsn(self) -> int:
         """Where the log goes on behind everything complete that was fed."""
         return self._buffer.lsn
@@ -149,6 +154,14 @@ class Decoder:
     def advance(self) -> Chunk | None:
         """An empty chunk that only moves the checkpoint, if there is nothing else to hand out."""
         return self._buffer.advance()
+
+    def place(self) -> tuple[str, int]:
+        """As `ChunkBuffer.place`."""
+        return self._buffer.place()
+
+    def insert(self, changes: list[Change], more: Mapping[str, str]) -> Chunk:
+        """As `ChunkBuffer.insert`."""
+        return self._buffer.insert(changes, more)
 
     def _rows(self, start: Frame, frames: Iterator[Frame]) -> Frame | None:
         """Decode changes of one table and kind for as long as they follow one another.

@@ -24,15 +24,18 @@ class SourceBlock:
         database: The database's name.
         schema: The table's namespace; empty for logical messages.
         table: The table's name; empty for logical messages.
+        snapshot: Whether the row comes from a snapshot: `false`, or `first`, `true`, `last`.
     """
 
-    def __init__(self, source: str, database: str, schema: str, table: str) -> None:
+    def __init__(
+        self, source: str, database: str, schema: str, table: str, snapshot: str = "false"
+    ) -> None:
         self._head = (
             f',"source":{{"version":{json_string(product_version())},"connector":"postgresql",'
             f'"name":{json_string(source)},"ts_ms":'
         )
         self._middle = (
-            f',"snapshot":"false","db":{json_string(database)},"schema":{json_string(schema)},'
+            f',"snapshot":"{snapshot}","db":{json_string(database)},"schema":{json_string(schema)},'
             f'"table":{json_string(table)},"txId":'
         )
 
@@ -45,6 +48,14 @@ class SourceBlock:
         """
         txid = "null" if xid is None else xid
         return f'{self._head}{committed_ms}{self._middle}{txid},"lsn":'
+
+
+def snapshot_tail(now_ms: int) -> str:
+    """As `row_image.tail`, for a row that is read beside the log: no transaction, and no number.
+
+    The brace that closes the transaction elsewhere is one too many behind it.
+    """
+    return f'}},"op":"r","ts_ms":{now_ms},"transaction":null'
 
 
 def assemble_message(

@@ -38,6 +38,17 @@ class RowReader(Protocol):
         """
         ...
 
+    def stored(self, values: Sequence[str | None]) -> Image:
+        """Make the image of a row that was read from its table.
+
+        Args:
+            values: Of all columns, in byte text.
+
+        Raises:
+            FatalError: `postgres.unexpected_value`: a value is not in the form of its type.
+        """
+        ...
+
 
 class ExactReader:
     """Reads row changes by way of `pgoutput.parse` and `values.render`."""
@@ -60,6 +71,11 @@ class ExactReader:
             case Delete(old=old, kind=kind):
                 return self._image(data, old, kind, None)
         raise malformed(data, "it is no change of a row")
+
+    def stored(self, values: Sequence[str | None]) -> Image:
+        """As `RowReader.stored`."""
+        row = tuple(None if value is None else value.encode("latin-1").decode() for value in values)
+        return self._image(b"", None, "", row)
 
     def _image(self, data: bytes, old: Row | None, kind: str, new: Row | None) -> Image:
         for row in (old, new):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from connectors.postgres.replication.table_filter import TableFilter
     from connectors.postgres.setup.publication_watch import PublicationWatch
     from connectors.postgres.setup.settings import Settings
+    from connectors.postgres.snapshot.snapshot import Snapshot
 
 CHECKPOINT_INTERVAL_S = 5.0
 
@@ -42,6 +43,7 @@ class PostgresReader:
             source began even if nothing ever changes.
         table_filter: Takes out what was not asked for.
         watch: Keeps the publication up to date; None: nothing to do.
+        snapshot: Reads the tables meanwhile; None: that is not wanted, or done.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
     """
 
@@ -54,6 +56,7 @@ class PostgresReader:
         anchor: bool,
         table_filter: TableFilter,
         watch: PublicationWatch | None,
+        snapshot: Snapshot | None = None,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._settings = settings
@@ -63,6 +66,8 @@ class PostgresReader:
         self._anchor = anchor
         self._filter = table_filter
         self._watch = watch
+        self._snapshot = snapshot
+        self._rows_next = False
         self._interval = checkpoint_interval
         self._handed_at = time.monotonic()
         self._advance_wanted = False
@@ -87,6 +92,8 @@ class PostgresReader:
             return self._next(session)
         except RetryableError as error:
             previous = session.stream.pid
+            if self._snapshot is not None:
+                self._snapshot.interrupt()
             again = partial(restart, self._settings, self._last, self._confirmed, previous)
             self._session.lose(error, again)
             return None
@@ -101,24 +108,64 @@ class PostgresReader:
         """Let go of the connections. Never raises."""
         if self._watch is not None:
             self._watch.stop()
+        if self._snapshot is not None:
+            self._snapshot.close()
         self._session.close()
 
     def _next(self, session: Session) -> Chunk | None:
         session.stream.answer()
+        # Log and tables take turns, so that neither holds the other up.
+        chunk = self._rows(session) if self._rows_next else None
+        self._rows_next = chunk is None
+        if chunk is None:
+            chunk = self._changes(session)
+        if chunk is None:
+            chunk = self._rows(session)
+        if chunk is None:
+            return None
+        self._last = chunk.checkpoint
+        self._handed_at = time.monotonic()
+        return chunk
+
+    def _changes(self, session: Session) -> Chunk | None:
+        """The next chunk of the log."""
         chunk = session.decoder.chunk(idle=False)
         if chunk is None:
             idle = self._fill(session)
             chunk = session.decoder.chunk(idle=idle)
             if chunk is None and idle:
                 chunk = self._advance(session)
-            if chunk is None and idle and session.stream.wait(_WAIT_S):
+            if chunk is None and idle and not self._reading and session.stream.wait(_WAIT_S):
                 idle = self._fill(session)
                 chunk = session.decoder.chunk(idle=idle)
-        if chunk is None:
+        return self._filtered(chunk)
+
+    @property
+    def _reading(self) -> bool:
+        """Whether rows of a table wait to be given out."""
+        return self._snapshot is not None and self._snapshot.ready
+
+    def _filtered(self, chunk: Chunk | None) -> Chunk | None:
+        if chunk is not None:
+            self._filter.apply(chunk)
+            if self._snapshot is not None:
+                self._snapshot.note(chunk.changes)
+        return chunk
+
+    def _rows(self, session: Session) -> Chunk | None:
+        """The next rows of a table; or, where the log must come first, its next chunk."""
+        snapshot, decoder = self._snapshot, session.decoder
+        if snapshot is None:
             return None
-        self._filter.apply(chunk)
-        self._last = chunk.checkpoint
-        self._handed_at = time.monotonic()
+        snapshot.work()
+        if not snapshot.due(decoder.lsn):
+            return None
+        if not decoder.boundary:
+            return self._filtered(decoder.chunk(idle=True))
+        chunk = snapshot.give(decoder)
+        if snapshot.done:
+            snapshot.close()
+            self._snapshot = None
         return chunk
 
     def _fill(self, session: Session) -> bool:

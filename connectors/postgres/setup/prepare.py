@@ -8,6 +8,7 @@ from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError
 from connectors.postgres.pgoutput.lsn import format_lsn, stored_lsn
 from connectors.postgres.setup import inventory, preflight, publication, slot
+from connectors.snapshot.progress import STATE, Progress
 
 if TYPE_CHECKING:
     from connectors.postgres.server import Connection
@@ -79,8 +80,14 @@ def prepare_slot(
             found = _create(connection, settings)
         if found.lost:
             raise preflight.slot_lost(found)
-        return Checkpoint("", {"lsn": format_lsn(found.confirmed), "system": system})
+        state = {"lsn": format_lsn(found.confirmed), "system": system}
+        if settings.snapshot != "never":
+            state[STATE] = Progress().encoded
+        return Checkpoint("", state)
     preflight.check_system(resume.state["system"], system)
+    if settings.snapshot == "never" and STATE in resume.state:
+        state = {key: value for key, value in resume.state.items() if key != STATE}
+        resume = Checkpoint(resume.position, state)
     lsn = stored_lsn(resume)
     if not settings.accepts_gap(lsn):
         preflight.check_position(connection, found, settings.slot, lsn)

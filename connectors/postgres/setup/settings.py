@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from connectors.errors import ConfigError
 from connectors.postgres.conninfo import application_name
 from connectors.postgres.pgoutput.lsn import format_lsn
-from connectors.postgres.setup.patterns import TablePattern, parse_patterns
+from connectors.postgres.setup.patterns import TablePattern, is_excluded, parse_patterns
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -36,6 +36,7 @@ class Settings:
         default_slot: True when the slot's name is the default one.
         create: Whether to create what is missing.
         messages: Whether to capture logical decoding messages.
+        snapshot: Whether the rows that are there before are read: `initial`, `never` or `only`.
         accept: Losses that the user has accepted, by token.
     """
 
@@ -49,12 +50,19 @@ class Settings:
     default_slot: bool
     create: bool
     messages: bool
+    snapshot: str
     accept: frozenset[str]
 
     @property
     def where(self) -> str:
         """The source's place in the configuration."""
         return f"sources.{self.source}"
+
+    def wants(self, schema: str, name: str) -> bool:
+        """Whether a table of the publication is captured."""
+        if is_excluded(schema):
+            return False
+        return self.all_published or any(each.matches(schema, name) for each in self.patterns)
 
     def accepts_gap(self, lsn: int) -> bool:
         """Whether the user accepts that the changes behind this position are missing."""
@@ -92,6 +100,7 @@ def resolve(source: str, spec: SourceSpec, accept: Collection[str] = ()) -> Sett
         default_slot=slot == default,
         create=spec.create,
         messages=spec.messages,
+        snapshot=spec.snapshot,
         accept=frozenset(accept),
     )
 

@@ -8,6 +8,7 @@ from connectors.errors import WaxtapError
 from connectors.postgres.server import connect
 from connectors.postgres.setup import preflight, slot
 from connectors.postgres.setup.prepare import prepare_publication, slot_unknown
+from connectors.postgres.snapshot.tables import published
 from connectors.trials import findings
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ def _try_publication(connection: Connection, settings: Settings) -> None:
     # Whether this role may create or alter it, only the server can tell.
     with connection.transaction(force_rollback=True):
         prepare_publication(connection, settings)
+        if settings.snapshot != "never":
+            published(connection, settings.publication, settings.wants)
 
 
 def _check_slot(connection: Connection, settings: Settings) -> None:

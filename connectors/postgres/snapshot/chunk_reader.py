@@ -1,0 +1,408 @@
+"""Reads chunks of tables in a thread and on a connection of its own, while the log is read."""
+
+from __future__ import annotations
+
+import queue
+import select
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import psycopg
+import structlog
+from psycopg import pq, sql
+
+from connectors.errors import ConfigError, FatalError, RetryableError, WaxtapError
+from connectors.postgres.conninfo import snapshot as conninfo
+from connectors.postgres.pgoutput.lsn import parse_lsn
+from connectors.postgres.pgoutput.types import TypeResolver
+from connectors.postgres.replication.catalog import ServerCatalog
+from connectors.postgres.server import connection_failure, one_line, rows
+from connectors.postgres.snapshot import queries, tables
+from connectors.postgres.snapshot.rendering import TableRenderer
+from connectors.postgres.snapshot.visibility import parse_visible
+from connectors.reconnection import delay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from connectors.postgres.server import Connection
+    from connectors.postgres.setup.settings import Settings
+    from connectors.postgres.snapshot.tables import Described, Published
+    from connectors.postgres.snapshot.visibility import Visible
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# A chunk is cut when its rows are this large, so that two of them are no burden.
+CHUNK_BYTES = 8 * 1024 * 1024
+_PERMISSION = "42501"
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is to read.
+
+    Attributes:
+        tables: In the order in which they are read.
+        running: The transactions that had not ended.
+        synchronous: Whether commits may wait for a standby: then one may be in the log for long
+            before it has ended.
+    """
+
+    tables: tuple[Published, ...]
+    running: tuple[str, ...]
+    synchronous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to read.
+
+    Attributes:
+        table: A table.
+        after: Behind which row, as `Block.after` tells it; empty: from the table's beginning.
+        limit: How many rows at most.
+        following: The tables that are read after this one.
+    """
+
+    table: Published
+    after: tuple[str, ...]
+    limit: int
+    following: tuple[Published, ...] = ()
+
+
+@dataclass(slots=True)
+class Block:
+    """Rows of a table as one snapshot of the database has them.
+
+    Attributes:
+        request: What was asked for.
+        lines: The rows as COPY sends them, in byte text.
+        complete: The table has no rows behind them.
+        final: None of the tables behind it has a row either.
+        visible: What the snapshot sees.
+        wal_end: Everything that it sees stands before this LSN in the log.
+        read_ms: When it was taken, Unix time in milliseconds.
+        renderer: Makes changes of the lines; None: the table is gone.
+        leading: As in `TableRenderer.render`.
+        key: Where in a line the values are that page the table.
+        filenode: Where rows are paged by their place: the file in which that is.
+        end: Where rows are paged by their place: behind which row the next chunk begins when this
+            one is used up.
+    """
+
+    request: Request
+    visible: Visible
+    wal_end: int
+    read_ms: int
+    lines: list[str] = field(default_factory=list)
+    complete: bool = False
+    final: bool = False
+    renderer: TableRenderer | None = None
+    leading: int = 0
+    key: tuple[int, ...] = ()
+    filenode: str = ""
+    end: tuple[str, ...] = ()
+
+
+class ChunkReader:
+    """Answers one request after the other. Lost connections are mended inside, with backoff.
+
+    Args:
+        settings: The source's.
+        wanted: Whether a table (schema, name) is captured.
+    """
+
+    def __init__(self, settings: Settings, wanted: Callable[[str, str], bool]) -> None:
+        self._settings, self._wanted = settings, wanted
+        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Survey | Block | WaxtapError] = queue.SimpleQueue()
+        self._stopped = threading.Event()
+        self._connection: Connection | None = None
+        self._search_path = ""
+        self._catalog = ServerCatalog(settings.dsn, settings.source)
+        self._renderers: dict[int, TableRenderer] = {}
+        self._thread = threading.Thread(
+            target=self._run, name=f"waxtap-{settings.source}-snapshot", daemon=True
+        )
+        self._thread.start()
+
+    def survey(self) -> None:
+        """Ask for a `Survey`."""
+        self._requests.put(None)
+
+    def ask(self, request: Request) -> None:
+        """Ask for a `Block`."""
+        self._requests.put(request)
+
+    def take(self) -> Survey | Block | None:
+        """The next answer, in the order of the requests; None: there is none yet.
+
+        Raises:
+            WaxtapError: The tables cannot be read.
+        """
+        try:
+            answer = self._answers.get_nowait()
+        except queue.Empty:
+            if not self._thread.is_alive() and not self._stopped.is_set():
+                raise FatalError(
+                    "postgres.snapshot_died", "the snapshot ended unexpectedly; see the traceback"
+                ) from None
+            return None
+        if isinstance(answer, WaxtapError):
+            raise answer
+        return answer
+
+    def stop(self) -> None:
+        """End; waits for a moment at most. Never raises."""
+        self._stopped.set()
+        self._requests.put(None)
+        self._thread.join(1.0)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                request = self._requests.get()
+                if self._stopped.is_set():
+                    return
+                answer = self._answer(request)
+                if answer is None:
+                    return
+                self._answers.put(answer)
+                if isinstance(answer, WaxtapError):
+                    return
+        finally:
+            self._disconnect()
+
+    def _answer(self, request: Request | None) -> Survey | Block | WaxtapError | None:
+        failures = 0
+        while not self._stopped.wait(delay(failures) if failures else 0.0):
+            try:
+                connection = self._connect()
+                if request is None:
+                    return self._survey(connection)
+                return self._read(connection, request)
+            except RetryableError as error:
+                self._disconnect()
+                failures += 1
+                if failures == 1:
+                    _log.warning(
+                        "a table cannot be read now, trying again",
+                        source=self._settings.source,
+                        table=request.table.label if request else "",
+                        code=error.code,
+                        error=error.message,
+                    )
+            except WaxtapError as error:
+                return error
+        return None
+
+    def _connect(self) -> Connection:
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        settings = self._settings
+        try:
+            connection = psycopg.connect(
+                conninfo(settings.dsn, settings.source), autocommit=True, prepare_threshold=None
+            )
+        except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
+            raise connection_failure(error) from None
+        self._connection = connection
+        ((path, _),) = rows(
+            connection,
+            "SELECT current_setting('search_path'), set_config('search_path', 'pg_catalog', false)",
+        )
+        self._search_path = str(path)
+        self._catalog = ServerCatalog(settings.dsn, settings.source, connection)
+        return connection
+
+    def _disconnect(self) -> None:
+        self._catalog.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _survey(self, connection: Connection) -> Survey:
+        found = tables.published(connection, self._settings.publication, self._wanted)
+        ((visible, synchronous),) = rows(
+            connection,
+            "SELECT pg_current_snapshot()::text,"
+            " current_setting('synchronous_standby_names') <> ''",
+        )
+        running = parse_visible(str(visible)).unended
+        return Survey(tuple(found), tuple(running), bool(synchronous))
+
+    def _read(self, connection: Connection, request: Request) -> Block:
+        _command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # The first statement takes the snapshot; whatever the snapshot sees is in the log before
+        # the end that is asked for behind it.
+        ((visible, wal_end, read_ms),) = rows(
+            connection,
+            "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,"
+            " (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+        )
+        block = Block(
+            request, parse_visible(str(visible)), parse_lsn(str(wal_end)), cast("int", read_ms)
+        )
+        described = tables.describe(connection, self._settings.publication, request.table)
+        if described is None:
+            block.complete = True
+        else:
+            block.renderer = self._renderer(connection, described)
+            if described.key:
+                self._read_by_key(connection, block, described)
+            else:
+                self._read_by_place(connection, block, described)
+        if block.complete:
+            block.final = not any(self._has_rows(connection, each) for each in request.following)
+        _command(connection, "COMMIT")
+        return block
+
+    def _renderer(self, connection: Connection, described: Described) -> TableRenderer:
+        relation = described.relation
+        known = self._renderers.get(relation.oid)
+        # Under identity FULL the key is asked from the catalog.
+        if known is None or known.relation != relation or relation.identity == "f":
+            known = TableRenderer(
+                relation,
+                self._settings.source,
+                connection.info.dbname,
+                TypeResolver(self._catalog),
+                self._catalog,
+            )
+            self._renderers = {relation.oid: known}
+        return known
+
+    def _read_by_key(self, connection: Connection, block: Block, described: Described) -> None:
+        request = block.request
+        statement = queries.by_key(request.table, described, request.after, request.limit)
+        block.lines, whole = self._copy(connection, statement)
+        block.complete = whole and len(block.lines) < request.limit
+        block.key = tuple(column.index for column in described.key)
+
+    def _read_by_place(self, connection: Connection, block: Block, described: Described) -> None:
+        """Read the next pages that hold a row, up to the limit."""
+        request = block.request
+        file = str(described.filenode)
+        # A table that was written anew (VACUUM FULL, CLUSTER) has other places.
+        place = request.after[1] if request.after and request.after[0] == file else "(0,0)"
+        holder = self._holder(connection, request.table)
+        block.leading, block.key, block.filenode = 1, (0,), file
+        while not block.lines and not block.complete:
+            page = int(place[1 : place.index(",")])
+            end = page + queries.PAGES
+            statement = queries.by_place(holder, described, place, end, request.limit)
+            block.lines, whole = self._copy(connection, statement)
+            if whole and len(block.lines) < request.limit:
+                block.complete = end >= described.pages
+                # No row has this number in its page.
+                place = f"({end - 1},65535)"
+                block.end = (file, place)
+            if self._stopped.is_set():
+                break
+
+    def _holder(self, connection: Connection, table: Published) -> tuple[str, str]:
+        if not table.leaf:
+            return table.schema, table.name
+        found = rows(
+            connection,
+            "SELECT n.nspname::text, c.relname::text FROM pg_class c"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
+            table.leaf,
+        )
+        if not found:
+            raise RetryableError(
+                "postgres.partition_gone", "a partition was dropped meanwhile", where=table.label
+            )
+        return str(found[0][0]), str(found[0][1])
+
+    def _has_rows(self, connection: Connection, table: Published) -> bool:
+        try:
+            ((found,),) = connection.execute(queries.exists(table)).fetchall()
+        except psycopg.Error as error:
+            raise _refused(error, table.label) from None
+        return bool(found)
+
+    def _copy(self, connection: Connection, statement: sql.Composed) -> tuple[list[str], bool]:
+        """Run a COPY; returns its lines, and whether they are all."""
+        text = statement.as_string(connection)
+        # What a value looks like may depend on it, as that of a regclass does.
+        rows(connection, "SELECT set_config('search_path', %s, true)", self._search_path)
+        pgconn = connection.pgconn
+        pieces: list[bytes] = []
+        size, whole = 0, True
+        result = pgconn.exec_(text.encode())
+        if result.status != pq.ExecStatus.COPY_OUT:
+            raise _failure(result)
+        poll = select.poll()
+        poll.register(pgconn.socket, select.POLLIN)
+        get = pgconn.get_copy_data
+        try:
+            while True:
+                taken, data = get(1)
+                if taken > 0:
+                    if size <= CHUNK_BYTES:
+                        pieces.append(bytes(data))
+                        size += taken
+                    elif whole:
+                        whole = False
+                        pgconn.get_cancel().cancel()
+                elif taken == 0:
+                    # Waiting lets the other threads go on; what libpq itself waits in does not.
+                    poll.poll()
+                    pgconn.consume_input()
+                else:
+                    break
+        except psycopg.OperationalError as error:
+            raise RetryableError("postgres.connection_lost", one_line(str(error))) from None
+        while (end := pgconn.get_result()) is not None:
+            if end.status == pq.ExecStatus.FATAL_ERROR and whole:
+                raise _failure(end)
+        if not whole:
+            # The transaction was cancelled with the statement; its rows are good.
+            _command(connection, "ROLLBACK")
+            _command(connection, "BEGIN READ ONLY")
+        else:
+            rows(connection, "SELECT set_config('search_path', 'pg_catalog', true)")
+        lines = str(b"".join(pieces), "latin-1").split("\n")
+        lines.pop()
+        return lines, whole
+
+
+def _command(connection: Connection, text: LiteralString) -> None:
+    try:
+        connection.execute(text)
+    except psycopg.Error as error:
+        raise _refused(error, "") from None
+
+
+def _failure(result: pq.abc.PGresult) -> WaxtapError:
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    message = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b"").decode(
+        errors="replace"
+    )
+    return _meaning(state, message or one_line(result.get_error_message()), "")
+
+
+def _refused(error: psycopg.Error, where: str) -> WaxtapError:
+    return _meaning(error.sqlstate or "", one_line(str(error)), where)
+
+
+def _meaning(state: str, message: str, where: str) -> WaxtapError:
+    if state == _PERMISSION:
+        return ConfigError(
+            "postgres.select_right",
+            message,
+            where=where or "snapshot",
+            cure="GRANT SELECT on the table (and BYPASSRLS where row-level security hides rows),"
+            " or set `snapshot: never`",
+        )
+    # A table that was altered or dropped between two statements is read again.
+    if not state or state[:2] in ("08", "53", "55", "57", "40") or state in ("42P01", "42703"):
+        return RetryableError("postgres.connection_lost", message, where=where)
+    return FatalError(
+        "postgres.snapshot_refused",
+        f"{message} ({state})",
+        where=where or "snapshot",
+        cure="see the server's log; nothing was lost",
+    )

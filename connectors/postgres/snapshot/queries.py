@@ -1,0 +1,123 @@
+"""The statement that reads one chunk of a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, LiteralString
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from connectors.postgres.snapshot.tables import Described, KeyColumn, Published
+
+# How many pages of a table without a key are looked at in one statement.
+PAGES = 2048
+
+_BUILT_IN = "pg_catalog"
+
+
+def by_key(
+    table: Published, described: Described, after: Sequence[str], limit: int
+) -> sql.Composed:
+    """Reads at most `limit` rows whose key follows `after`, in the key's order.
+
+    The comparison is the index' own, so that what it says and the order of rows agree whatever the
+    type and its collation.
+    """
+    conditions = _filter(described)
+    if after:
+        conditions.append(_follows(described.key, after))
+    return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} LIMIT {}) TO STDOUT").format(
+        _columns(described),
+        _from(table),
+        _where(conditions),
+        sql.SQL(", ").join(_order(column) for column in described.key),
+        sql.Literal(limit),
+    )
+
+
+def by_place(
+    relation: tuple[str, str], described: Described, after: str, end: int, limit: int
+) -> sql.Composed:
+    """Reads at most `limit` rows of the pages before `end` that lie behind `after`, as they lie.
+
+    The row's place comes before its columns.
+
+    Args:
+        relation: Schema and name of what holds the rows.
+        described: The table.
+        after: A `ctid`.
+        end: A page's number.
+        limit: Of rows.
+    """
+    conditions = [
+        *_filter(described),
+        sql.SQL("ctid OPERATOR(pg_catalog.>) {}::pg_catalog.tid").format(sql.Literal(after)),
+        sql.SQL("ctid OPERATOR(pg_catalog.<) {}::pg_catalog.tid").format(sql.Literal(f"({end},0)")),
+    ]
+    return sql.SQL("COPY (SELECT ctid, {} FROM ONLY {} {} LIMIT {}) TO STDOUT").format(
+        _columns(described), sql.Identifier(*relation), _where(conditions), sql.Literal(limit)
+    )
+
+
+def exists(table: Published) -> sql.Composed:
+    """Tells whether there is a row at all."""
+    return sql.SQL("SELECT EXISTS (SELECT FROM {})").format(_from(table))
+
+
+def _columns(described: Described) -> sql.Composable:
+    return sql.SQL(", ").join(sql.Identifier(column.name) for column in described.relation.columns)
+
+
+def _from(table: Published) -> sql.Composed:
+    # A table's inheritance children are published on their own account.
+    only = sql.SQL("" if table.partitioned else "ONLY ")
+    return only + sql.Identifier(table.schema, table.name)
+
+
+def _filter(described: Described) -> list[sql.Composable]:
+    if not described.row_filter:
+        return []
+    # The server's own text, printed with every name qualified.
+    return [sql.SQL("({})").format(sql.SQL(described.row_filter))]
+
+
+def _where(conditions: Sequence[sql.Composable]) -> sql.Composable:
+    if not conditions:
+        return sql.SQL("")
+    return sql.SQL("WHERE ") + sql.SQL(" AND ").join(conditions)
+
+
+def _operator(column: KeyColumn, name: LiteralString) -> sql.Composable:
+    return sql.SQL("OPERATOR({}." + name + ")").format(sql.Identifier(column.operators))
+
+
+def _order(column: KeyColumn) -> sql.Composable:
+    name = sql.Identifier(column.name)
+    if column.operators == _BUILT_IN:
+        return name
+    return sql.SQL("{} USING {}").format(name, _operator(column, "<"))
+
+
+def _follows(key: Sequence[KeyColumn], after: Sequence[str]) -> sql.Composable:
+    columns = [sql.Identifier(column.name) for column in key]
+    literals = [sql.Literal(value) for value in after]
+    if all(column.operators == _BUILT_IN for column in key):
+        return sql.SQL("({}) OPERATOR(pg_catalog.>) ({})").format(_list(columns), _list(literals))
+    # One operator for all columns is all that a comparison of rows has.
+    choices: list[sql.Composable] = []
+    for place, column in enumerate(key):
+        parts = [
+            sql.SQL("{} {} {}").format(columns[i], _operator(key[i], "="), literals[i])
+            for i in range(place)
+        ]
+        parts.append(
+            sql.SQL("{} {} {}").format(columns[place], _operator(column, ">"), literals[place])
+        )
+        choices.append(sql.SQL(" AND ").join(parts))
+    return sql.SQL("(({}))").format(sql.SQL(") OR (").join(choices))
+
+
+def _list(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
