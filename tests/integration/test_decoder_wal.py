@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
@@ -16,9 +15,9 @@ from psycopg import sql
 from connectors.contracts.changes import UNAVAILABLE
 from connectors.postgres.pgoutput.decoder import Decoder
 from connectors.postgres.pgoutput.lsn import parse_lsn
-from connectors.postgres.pgoutput.types import BUILTIN
 from connectors.postgres.replication.catalog import ServerCatalog
 from tests.integration.postgres_samples import SAMPLES, TEXTS, UNWRITABLE, Json, expected, loads
+from tests.integration.postgres_type_tables import builtin_types, create_type_tables
 from tests.unit import wal
 
 if TYPE_CHECKING:
@@ -131,60 +130,11 @@ def source(database: Database) -> Iterator[Source]:
             yield Source(session, catalog)
 
 
-def _builtin_types(session: Session) -> dict[str, int]:
-    """Every type of pg_catalog that a column may have, arrays aside."""
-    rows = session.execute(
-        """SELECT CASE typname WHEN 'bpchar' THEN 'bpchar' WHEN 'bit' THEN '"bit"'
-                  ELSE format_type(oid, NULL) END, oid::int8
-           FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b','r','m')
-           AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = pg_type.oid)"""
-    )
-    return cast("dict[str, int]", dict(cast("list[tuple[str, int]]", rows.fetchall())))
-
-
 def test_every_builtin_type(source: Source) -> None:
     session = source.session
-    types = _builtin_types(session)
+    types = builtin_types(session)
     assert types.keys() <= SAMPLES.keys() | UNWRITABLE, "a type without samples"
-    (user,) = session.execute("SELECT current_user").fetchone() or ("",)
-    seed = random.randrange(2**32)
-    print("seed", seed)
-    chance = random.Random(seed)
-    for name, oid in types.items():
-        assert BUILTIN[oid].name == {"bpchar": "character", '"bit"': "bit"}.get(name, name)
-        table = sql.Identifier(f"t_{oid}")
-        array = "" if name in UNWRITABLE else f", many {name}[]"
-        session.execute(
-            sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, one {}{})").format(
-                table, sql.SQL(name), sql.SQL(array)
-            )
-        )
-        values = [
-            value.format(user=user) if name == "aclitem" else value
-            for value in SAMPLES.get(name, [])
-        ]
-        with session.transaction():
-            session.execute(sql.SQL("INSERT INTO {} VALUES (0)").format(table))
-            for number, value in enumerate(values, 1):
-                chosen = [chance.choice([None, *values]) for _ in range(chance.randrange(5))]
-                many = [value, *chosen]
-                elements = sql.SQL(",").join(
-                    sql.SQL("{}::text::{}").format(sql.Literal(item), sql.SQL(name))
-                    for item in many
-                )
-                template = "ARRAY[ARRAY[{0}],ARRAY[{0}]]" if number % 3 == 0 else "ARRAY[{0}]"
-                shape = sql.SQL(template + "::{1}[]").format(elements, sql.SQL(name))
-                session.execute(
-                    sql.SQL("INSERT INTO {} VALUES ({}, {}::text::{}, {})").format(
-                        table, sql.Literal(number), sql.Literal(value), sql.SQL(name), shape
-                    )
-                )
-            if values:
-                session.execute(
-                    sql.SQL("INSERT INTO {} SELECT -1, one, {} FROM {} WHERE id = 1").format(
-                        table, sql.SQL(f"'{{}}'::{name}[]"), table
-                    )
-                )
+    create_type_tables(session, types)
     changes = source.changes()
     by_table: dict[str, list[Change]] = {}
     for change in changes:
@@ -207,7 +157,7 @@ def test_type_names_are_format_types(source: Source) -> None:
     session = source.session
     if session.info.server_version >= 150000:
         declared += ["numeric(3,-2)", "numeric(2,5)"]
-    for name in _builtin_types(session):
+    for name in builtin_types(session):
         declared += [name] if name in UNWRITABLE else [name, f"{name}[]"]
     columns = sql.SQL(",").join(
         sql.SQL("{} {}").format(sql.Identifier(f"c{place}"), sql.SQL(name))

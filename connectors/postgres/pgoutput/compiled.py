@@ -227,7 +227,8 @@ def _splice_function(table: Table) -> ast.Module:
     json_nulls = expression("()")
     if columns := _json_columns(table):
         suspect = " or ".join(
-            f"{_PIECE}{index} == '\\4null'"
+            # behind its length, or the mark that values of a table's own rows have instead
+            f"{_PIECE}{index} in ('\\4null', '\\1null')"
             if table.types[index].name == "jsonb"
             else f"{_PIECE}{index}[-1] in {_NULL_ENDS!r}"
             for index in columns

@@ -6,7 +6,7 @@ import queue
 import select
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, LiteralString, cast
 
 import psycopg
 import structlog
@@ -275,7 +275,9 @@ class ChunkReader:
 
     def _read_by_key(self, connection: Connection, block: Block, described: Described) -> None:
         request = block.request
-        statement = queries.by_key(request.table, described, request.after, request.limit)
+        statement = queries.by_key(
+            described, request.after, request.limit, partitioned=request.table.partitioned
+        )
         block.lines, whole = self._copy(connection, statement)
         block.complete = whole and len(block.lines) < request.limit
         block.key = tuple(column.index for column in described.key)
@@ -286,8 +288,11 @@ class ChunkReader:
         file = str(described.filenode)
         # A table that was written anew (VACUUM FULL, CLUSTER) has other places.
         place = request.after[1] if request.after and request.after[0] == file else "(0,0)"
-        holder = self._holder(connection, request.table)
         block.leading, block.key, block.filenode = 1, (0,), file
+        holder = _name(connection, request.table)
+        if holder is None:
+            block.complete = True
+            return
         while not block.lines and not block.complete:
             page = int(place[1 : place.index(",")])
             end = page + queries.PAGES
@@ -301,24 +306,13 @@ class ChunkReader:
             if self._stopped.is_set():
                 break
 
-    def _holder(self, connection: Connection, table: Published) -> tuple[str, str]:
-        if not table.leaf:
-            return table.schema, table.name
-        found = rows(
-            connection,
-            "SELECT n.nspname::text, c.relname::text FROM pg_class c"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
-            table.leaf,
-        )
-        if not found:
-            raise RetryableError(
-                "postgres.partition_gone", "a partition was dropped meanwhile", where=table.label
-            )
-        return str(found[0][0]), str(found[0][1])
-
     def _has_rows(self, connection: Connection, table: Published) -> bool:
+        name = _name(connection, table)
+        if name is None:
+            return False
+        statement = queries.exists(name, partitioned=table.partitioned)
         try:
-            ((found,),) = connection.execute(queries.exists(table)).fetchall()
+            ((found,),) = connection.execute(statement).fetchall()
         except psycopg.Error as error:
             raise _refused(error, table.label) from None
         return bool(found)
@@ -367,6 +361,17 @@ class ChunkReader:
         lines = str(b"".join(pieces), "latin-1").split("\n")
         lines.pop()
         return lines, whole
+
+
+def _name(connection: Connection, table: Published) -> tuple[str, str] | None:
+    """Schema and name of what holds a table's rows; None: it was dropped."""
+    found = rows(
+        connection,
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = %s::oid",
+        table.leaf or table.oid,
+    )
+    return (str(found[0][0]), str(found[0][1])) if found else None
 
 
 def _command(connection: Connection, text: LiteralString) -> None:

@@ -9,7 +9,7 @@ from psycopg import sql
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from connectors.postgres.snapshot.tables import Described, KeyColumn, Published
+    from connectors.postgres.snapshot.tables import Described, KeyColumn
 
 # How many pages of a table without a key are looked at in one statement.
 PAGES = 2048
@@ -18,7 +18,7 @@ _BUILT_IN = "pg_catalog"
 
 
 def by_key(
-    table: Published, described: Described, after: Sequence[str], limit: int
+    described: Described, after: Sequence[str], limit: int, *, partitioned: bool
 ) -> sql.Composed:
     """Reads at most `limit` rows whose key follows `after`, in the key's order.
 
@@ -30,7 +30,7 @@ def by_key(
         conditions.append(_follows(described.key, after))
     return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} LIMIT {}) TO STDOUT").format(
         _columns(described),
-        _from(table),
+        _from((described.relation.schema, described.relation.name), partitioned),
         _where(conditions),
         sql.SQL(", ").join(_order(column) for column in described.key),
         sql.Literal(limit),
@@ -51,7 +51,7 @@ def by_place(
         end: A page's number.
         limit: Of rows.
     """
-    conditions = [
+    conditions: list[sql.Composable] = [
         *_filter(described),
         sql.SQL("ctid OPERATOR(pg_catalog.>) {}::pg_catalog.tid").format(sql.Literal(after)),
         sql.SQL("ctid OPERATOR(pg_catalog.<) {}::pg_catalog.tid").format(sql.Literal(f"({end},0)")),
@@ -61,19 +61,18 @@ def by_place(
     )
 
 
-def exists(table: Published) -> sql.Composed:
+def exists(relation: tuple[str, str], *, partitioned: bool) -> sql.Composed:
     """Tells whether there is a row at all."""
-    return sql.SQL("SELECT EXISTS (SELECT FROM {})").format(_from(table))
+    return sql.SQL("SELECT EXISTS (SELECT FROM {})").format(_from(relation, partitioned))
 
 
 def _columns(described: Described) -> sql.Composable:
     return sql.SQL(", ").join(sql.Identifier(column.name) for column in described.relation.columns)
 
 
-def _from(table: Published) -> sql.Composed:
+def _from(relation: tuple[str, str], partitioned: bool) -> sql.Composed:
     # A table's inheritance children are published on their own account.
-    only = sql.SQL("" if table.partitioned else "ONLY ")
-    return only + sql.Identifier(table.schema, table.name)
+    return sql.SQL("" if partitioned else "ONLY ") + sql.Identifier(*relation)
 
 
 def _filter(described: Described) -> list[sql.Composable]:

@@ -59,14 +59,11 @@ class Snapshot:
         source: The source's name.
         reader: Reads the tables.
         progress: From where to go on.
-        rows: How many rows are read at once.
     """
 
-    def __init__(
-        self, source: str, reader: ChunkReader, progress: Progress, rows: int = ROWS
-    ) -> None:
+    def __init__(self, source: str, reader: ChunkReader, progress: Progress) -> None:
         self._source, self._reader, self._progress = source, reader, progress
-        self._rows = self._limit = rows
+        self._rows = self._limit = ROWS
         self._emitted = Emitted()
         self._asked: deque[_Asked] = deque()
         # Answers to what was asked before a block was spoilt, which are still to come.

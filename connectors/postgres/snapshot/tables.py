@@ -35,6 +35,7 @@ _LEAVES = """
 SELECT t.relid::oid::bigint FROM pg_partition_tree(%s::oid) t
 JOIN pg_class c ON c.oid = t.relid WHERE t.isleaf AND c.relkind = 'r' ORDER BY 1
 """
+# Older servers name generated columns in the view, though they never publish them.
 # As `logicalrep_write_rel` of src/backend/replication/logical/proto.c writes it: identity FULL
 # marks every column, else the identity's index does (`RelationGetIdentityKeyBitmap`).
 _COLUMNS = """
@@ -47,8 +48,9 @@ JOIN pg_publication_tables p
   ON p.pubname = %s AND p.schemaname = n.nspname AND p.tablename = c.relname
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.oid = %s::oid
-  AND CASE WHEN to_jsonb(p) ? 'attnames' THEN to_jsonb(p) -> 'attnames' ? a.attname::text
-      ELSE a.attgenerated = '' END
+  AND coalesce(to_jsonb(p) -> 'attnames' ? a.attname::text, true)
+  AND (a.attgenerated = ''
+       OR (a.attgenerated = 's' AND current_setting('server_version_num')::int >= 180000))
 ORDER BY a.attnum
 """
 # The index that tells rows apart, and the operators by which it sorts: those of its operator class.
