@@ -21,6 +21,7 @@ from tests.integration.postgres_capture import (
     make_source,
     read_until,
 )
+from tests.integration.postgres_snapshots import done, run, take
 from tests.integration.postgres_type_tables import builtin_types, create_type_tables
 
 if TYPE_CHECKING:
@@ -31,25 +32,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.servers
 
 
-def done(chunks: list[Chunk]) -> bool:
-    return bool(chunks) and '"done":true' in chunks[-1].checkpoint.state["snapshot"]
-
-
 def went_on(progress: str | None, chunks: list[Chunk]) -> bool:
     return bool(chunks) and chunks[-1].checkpoint.state["snapshot"] != progress
-
-
-def take(database: Database, resume: Checkpoint | None = None, **settings: object) -> list[Change]:
-    """A whole snapshot."""
-    source = make_source(database.dsn, snapshot="initial", **settings)
-    with closing(source.open(resume)) as reader:
-        return [change for chunk in read_until(reader, done) for change in chunk.changes]
-
-
-def run(database: Database, *statements: str) -> None:
-    with database.connect() as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
 
 
 def test_rows_that_were_there_come_once_and_then_the_changes(database: Database) -> None:

@@ -20,7 +20,7 @@ from connectors.postgres.replication.catalog import ServerCatalog
 from connectors.postgres.server import connection_failure, one_line, rows
 from connectors.postgres.snapshot import queries, tables
 from connectors.postgres.snapshot.rendering import TableRenderer
-from connectors.postgres.snapshot.visibility import parse_visible
+from connectors.postgres.snapshot.visibility import parse_visible, short
 from connectors.reconnection import delay
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Survey:
 
     Attributes:
         tables: In the order in which they are read.
-        running: The transactions that had not ended.
+        running: The transactions that had not ended, by the names that changes have for them.
         synchronous: Whether commits may wait for a standby: then one may be in the log for long
             before it has ended.
     """
@@ -224,13 +224,16 @@ class ChunkReader:
 
     def _survey(self, connection: Connection) -> Survey:
         found = tables.published(connection, self._settings.publication, self._wanted)
-        ((visible, synchronous),) = rows(
+        # Its list has none of those that began behind the last one that ended; their locks have.
+        ((running, synchronous),) = rows(
             connection,
-            "SELECT pg_current_snapshot()::text,"
+            "SELECT ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text"
+            " UNION SELECT transactionid::text FROM pg_locks"
+            " WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted),"
             " current_setting('synchronous_standby_names') <> ''",
         )
-        running = parse_visible(str(visible)).unended
-        return Survey(tuple(found), tuple(running), bool(synchronous))
+        running = tuple(short(xid) for xid in cast("list[str]", running))
+        return Survey(tuple(found), running, bool(synchronous))
 
     def _read(self, connection: Connection, request: Request) -> Block:
         _command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -39,10 +39,10 @@ class Visible:
         xid = self.xmax + distance - _WHOLE
         return xid < self.xmin or xid not in self.running
 
-    @property
-    def unended(self) -> list[str]:
-        """The transactions that had begun and not ended, as the log names them."""
-        return [str(xid % _WHOLE) for xid in sorted(self.running)]
+
+def short(xid: str) -> str:
+    """The 32 bits that the log has of a transaction's id."""
+    return str(int(xid) % _WHOLE)
 
 
 def parse_visible(text: str) -> Visible:
