@@ -39,6 +39,7 @@ class Deployment:
         more: Merged into the configuration's sections.
         accepted: Losses that the owner accepts, by section and name.
         sink: Further settings of the sink.
+        reading: Further settings of the source.
     """
 
     source: PostgresServer | BinlogServer
@@ -49,6 +50,7 @@ class Deployment:
     more: Mapping[str, dict[str, object]] = field(default_factory=dict)
     accepted: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     sink: Mapping[str, object] = field(default_factory=dict)
+    reading: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.source, BinlogServer):
@@ -81,6 +83,7 @@ class Deployment:
             "type": kind,
             "dsn": "${SHOP_DSN}",
             "tables": list(self.tables),
+            **self.reading,
         }
         sink: dict[str, object] = {
             "type": "postgres",

@@ -9,7 +9,7 @@ from tests.integration.postgres_capture import make_source, read_until
 
 if TYPE_CHECKING:
     from connectors.contracts.changes import Change
-    from connectors.contracts.source import Checkpoint, Chunk
+    from connectors.contracts.source import Chunk
     from tests.servers.postgres import Database
 
 
@@ -17,10 +17,12 @@ def done(chunks: list[Chunk]) -> bool:
     return bool(chunks) and '"done":true' in chunks[-1].checkpoint.state["snapshot"]
 
 
-def take(database: Database, resume: Checkpoint | None = None, **settings: object) -> list[Change]:
+def take(database: Database, name: str = "shop", **settings: object) -> list[Change]:
     """A whole snapshot."""
-    source = make_source(database.dsn, snapshot="initial", **settings)
-    with closing(source.open(resume)) as reader:
+    source = make_source(
+        database.dsn, name, accept=(), checkpoint_interval=0.1, snapshot="initial", **settings
+    )
+    with closing(source.open(None)) as reader:
         return [change for chunk in read_until(reader, done) for change in chunk.changes]
 
 
