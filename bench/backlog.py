@@ -75,6 +75,12 @@ def create_table(dsn: str) -> None:
         connection.execute(f"create publication {PUBLICATION} for table {TABLE}")
 
 
+def fill(dsn: str, first: int, last: int) -> None:
+    """Insert the rows of these ids, in one transaction."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(_FILL, (first, last))
+
+
 def load(dsn: str, changes: int, transaction_rows: int) -> Backlog:
     """Fill the table, `transaction_rows` to a transaction, behind a slot made before.
 

@@ -115,6 +115,28 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure("capture_start_cpu_s", "capture: CPU until the first change", "s", 2, published=False),
     Measure("rss_capture_mb", "capture: peak memory", "MB", targets=(Target("<=", 200),)),
+    Measure(
+        "snapshot_decoded_per_s",
+        "snapshot: table to changes",
+        "rows/s",
+        targets=(Target(">=", 100_000),),
+    ),
+    Measure(
+        "snapshot_per_s",
+        "snapshot: table to acknowledged in JetStream",
+        "rows/s",
+        targets=(Target(">=", 25_000),),
+    ),
+    Measure("snapshot_cpu_us", "– CPU of our process, a row", "µs", 1),
+    Measure("rss_snapshot_mb", "– peak memory", "MB", targets=(Target("<=", 250),)),
+    Measure("snapshot_stream_p50_ms", "– commit to JetStream meanwhile, p50", "ms", 1, False),
+    Measure(
+        "snapshot_stream_p99_ms",
+        "– commit to JetStream meanwhile, p99",
+        "ms",
+        1,
+        targets=(Target("<=", 1000),),
+    ),
     Measure("pipeline_none_us", "pipelines: none, default routing, a change", "µs", 2),
     Measure(
         "pipeline_filter_us",

@@ -62,6 +62,7 @@ class Setup:
         slot: The slot to capture from; it must exist.
         endpoint: The URL that webhooks go to; empty: there are none.
         elasticsearch: The URL of a node; empty: there is none.
+        snapshot: As in the source's configuration.
     """
 
     folder: Path
@@ -71,6 +72,7 @@ class Setup:
     slot: str
     endpoint: str = ""
     elasticsearch: str = ""
+    snapshot: str = "never"
 
     def start(self, flow: str) -> MeasuredProcess:
         """Start one flow, such as `capture/bench`, in a process of its own."""
@@ -88,6 +90,7 @@ class Setup:
                     "publication": PUBLICATION,
                     "slot": self.slot,
                     "create": False,
+                    "snapshot": self.snapshot,
                 }
             },
             "sinks": {

@@ -22,6 +22,7 @@ class Settings:
         documents: How many changes of the backlog go into Elasticsearch.
         webhook_requests: How many changes of the backlog go out one by one.
         webhook_changes: How many go out in lists.
+        snapshot_rows: Rows of the table that a snapshot is taken of.
         rest_records: Records of the list that is polled.
         ingest_requests: How many requests a webhook source is sent.
         explorer_messages: Messages of the topic that is looked into.
@@ -43,6 +44,7 @@ class Settings:
     documents: int
     webhook_requests: int
     webhook_changes: int
+    snapshot_rows: int
     rest_records: int
     ingest_requests: int
     explorer_messages: int
@@ -65,6 +67,7 @@ FULL = Settings(
     documents=200_000,
     webhook_requests=100_000,
     webhook_changes=500_000,
+    snapshot_rows=1_000_000,
     rest_records=100_000,
     ingest_requests=60_000,
     explorer_messages=1_000_000,
@@ -87,6 +90,7 @@ QUICK = Settings(
     documents=60_000,
     webhook_requests=20_000,
     webhook_changes=80_000,
+    snapshot_rows=200_000,
     rest_records=20_000,
     ingest_requests=15_000,
     explorer_messages=100_000,

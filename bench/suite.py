@@ -17,6 +17,7 @@ from bench import (
     pipelines,
     recvlogical,
     rest,
+    snapshot,
     webhook,
 )
 from bench.backlog import Backlog
@@ -31,6 +32,7 @@ BENCHMARKS = (
     "recvlogical",
     "pipelines",
     "capture",
+    "snapshot",
     "deliver",
     "elasticsearch",
     "webhook",
@@ -44,7 +46,7 @@ BENCHMARKS = (
     "explorer",
 )
 # They need no backlog in PostgreSQL.
-_ON_THEIR_OWN = ("explorer", "ingest", "latency", "mysql", "mariadb", "rest")
+_ON_THEIR_OWN = ("explorer", "ingest", "latency", "mysql", "mariadb", "rest", "snapshot")
 _Run = Callable[[Fleet, Backlog, Settings, int], dict[str, float]]
 
 
@@ -111,7 +113,7 @@ class Suite:
                 self._tell(f"{name}: {shown}")
                 yield figures
             return
-        alone = {"ingest": ingest.run, "rest": rest.run}
+        alone = {"ingest": ingest.run, "rest": rest.run, "snapshot": snapshot.run}
         if name in alone:
             for number in range(1, self._settings.runs + 1):
                 figures = alone[name](self._fleet, self._settings, number)
