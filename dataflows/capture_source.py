@@ -9,7 +9,7 @@ from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts.source import Chunk
+from connectors.contracts.source import Chunk, Finite
 from connectors.errors import RetryableError
 from connectors.jetstream.source_context import source_context
 from connectors.jetstream.stream import open_stream
@@ -86,6 +86,8 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
             self._confirmable = None
         chunk = self._reader.read()
         if chunk is None:
+            if isinstance(self._reader, Finite) and self._reader.ended:
+                raise StopIteration
             self._pace.rested()
             return ()
         self._pace.worked()

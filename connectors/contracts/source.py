@@ -178,6 +178,16 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Finite(Protocol):
+    """A reader whose source may come to an end."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will ever come any more, and everything that came is confirmed."""
+        ...
+
+
 class Observation(NamedTuple):
     """Where a source's server is.
 

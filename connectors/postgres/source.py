@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from connectors.errors import GapError
 from connectors.postgres.conninfo import ordinary
 from connectors.postgres.pgoutput.lsn import stored_lsn
-from connectors.postgres.replication.reader import CHECKPOINT_INTERVAL_S, PostgresReader
+from connectors.postgres.replication.reader import (
+    CHECKPOINT_INTERVAL_S,
+    EndedReader,
+    PostgresReader,
+)
 from connectors.postgres.replication.session import start
 from connectors.postgres.replication.table_filter import TableFilter
 from connectors.postgres.server import connect
@@ -19,7 +25,7 @@ from connectors.postgres.setup.trial import try_out
 from connectors.postgres.snapshot.chunk_reader import ChunkReader
 from connectors.postgres.snapshot.snapshot import Snapshot
 from connectors.postgres.snapshot.tables import published
-from connectors.snapshot.progress import STATE, read
+from connectors.snapshot.progress import STATE, is_done, read
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
     from connectors.snapshot.progress import Progress
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 
 class PostgresSource:
@@ -59,7 +67,7 @@ class PostgresSource:
         self._past = context.past if context is not None else None
         self._checkpoint_interval = checkpoint_interval
 
-    def open(self, resume: Checkpoint | None) -> PostgresReader:
+    def open(self, resume: Checkpoint | None) -> PostgresReader | EndedReader:
         """Check the server, prepare publication and slot, and start behind `resume`.
 
         An older session of the same source (same role, same application name) that still holds the
@@ -74,6 +82,10 @@ class PostgresSource:
         settings = self._settings
         if resume is not None:
             stored_lsn(resume)
+            if settings.snapshot == "only" and is_done(resume.state):
+                # Also for one that was killed right before.
+                self._finish()
+                return EndedReader()
         if self._past is not None:
             _check_repeatable(resume, self._past)
         connection = connect(settings.dsn, settings.source)
@@ -99,6 +111,7 @@ class PostgresSource:
             table_filter=TableFilter(() if settings.all_published else settings.patterns),
             watch=PublicationWatch(settings) if growing else None,
             snapshot=self._snapshot(progress),
+            finish=self._finish if settings.snapshot == "only" else None,
             checkpoint_interval=self._checkpoint_interval,
         )
 
@@ -106,6 +119,13 @@ class PostgresSource:
         """From where a snapshot is to go on; None: there is nothing to read."""
         progress = read(checkpoint.state)
         return None if self._past is not None or progress is None or progress.done else progress
+
+    def _finish(self) -> None:
+        """Let the server forget a source that has told everything."""
+        for dropped in self.drop():
+            _log.info(
+                "dropped, the snapshot is complete", source=self._settings.source, what=dropped
+            )
 
     def _snapshot(self, progress: Progress | None) -> Snapshot | None:
         if progress is None:

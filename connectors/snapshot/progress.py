@@ -76,3 +76,9 @@ def read(state: Mapping[str, str]) -> Progress | None:
             f"the state of the snapshot in the stream's checkpoint cannot be read: {error}",
             cure="run the version that wrote it, or a later one",
         ) from error
+
+
+def is_done(state: Mapping[str, str]) -> bool:
+    """Whether a checkpoint's state tells of a snapshot that is complete. Raises as `read`."""
+    progress = read(state)
+    return progress is not None and progress.done

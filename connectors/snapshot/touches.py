@@ -110,6 +110,11 @@ class Touches:
         self._visible: Visibility | None = None
         self.spoilt = ""
 
+    @property
+    def touched(self) -> bool:
+        """Whether any row of the table was."""
+        return bool(self._touched)
+
     def note(self, changes: Iterable[Change]) -> None:
         """These are given out."""
         if self.spoilt:

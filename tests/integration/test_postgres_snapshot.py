@@ -12,6 +12,7 @@ from msgspec import structs
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from connectors.contracts.source import Finite
 from connectors.errors import ConfigError
 from connectors.postgres.pgoutput.lsn import parse_lsn, stored_lsn
 from connectors.postgres.snapshot import queries, snapshot
@@ -26,7 +27,7 @@ from tests.integration.postgres_type_tables import builtin_types, create_type_ta
 
 if TYPE_CHECKING:
     from connectors.contracts.changes import Change
-    from connectors.contracts.source import Checkpoint, Chunk
+    from connectors.contracts.source import Checkpoint, Chunk, SourceReader
     from tests.servers.postgres import Database
 
 pytestmark = pytest.mark.servers
@@ -309,3 +310,30 @@ def test_a_table_that_is_dropped_meanwhile_is_left_out(
         chunks += read_until(reader, done)
     names = Counter(change.table.name for c in chunks for change in c.changes if change.table)
     assert names == {"a": 1000, "c": 10}
+
+
+def ended(reader: SourceReader) -> bool:
+    return isinstance(reader, Finite) and reader.ended
+
+
+def test_only_a_snapshot_ends_and_leaves_nothing_on_the_server(database: Database) -> None:
+    run(database, "CREATE TABLE t (id int PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+    source = make_source(database.dsn, snapshot="only")
+    with closing(source.open(None)) as reader:
+        chunks = read_until(reader, done)
+        run(database, "INSERT INTO t VALUES (3)")
+        assert reader.read() is None
+        assert ended(reader) is False
+        reader.confirm(chunks[-1].checkpoint)
+        assert reader.read() is None
+        assert ended(reader) is True
+    assert [after(change)["id"] for chunk in chunks for change in chunk.changes] == [1, 2]
+    with database.connect() as connection:
+        found = connection.execute(
+            "SELECT slot_name FROM pg_replication_slots WHERE database = current_database()"
+            " UNION ALL SELECT pubname FROM pg_publication"
+        ).fetchall()
+    assert found == []
+    again = source.open(chunks[-1].checkpoint)
+    assert again.read() is None
+    assert ended(again)

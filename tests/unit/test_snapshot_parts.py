@@ -194,9 +194,14 @@ def test_what_is_no_snapshot_is_refused(text: str) -> None:
 
 
 def test_lines_of_copy() -> None:
-    assert copy_text.pieces("a\t\tb") == ["", "\1a", "\1", "\1b"]
-    assert copy_text.values("\\N\t\\\\N\ta\\tb\\n\\\\x") == [None, "\\N", "a\tb\n\\x"]
-    assert copy_text.at("1\tÃ©\t\\\\t", (2, 1)) == ("\\t", "é")
+    assert [line.split("\t") for line in copy_text.lines(b"a\t\tb\n\n")] == [
+        ["", "\1a", "\1", "\1b"],
+        ["", "\1"],
+    ]
+    assert copy_text.lines(b"") == []
+    (line,) = copy_text.lines("\\N\té\t\\\\N\ta\\tb\\n\\\\x\n".encode())
+    assert copy_text.values(line) == [None, "\xc3\xa9", "\\N", "a\tb\n\\x"]
+    assert copy_text.at(line, (3, 1)) == ("a\tb\n\\x", "é")
 
 
 def between(buffer: ChunkBuffer) -> bool:

@@ -13,6 +13,8 @@ from connectors.postgres.replication.session import restart
 from connectors.resilient_session import ResilientSession
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from connectors.contracts.source import Checkpoint
     from connectors.postgres.pgoutput.streaming import Keepalive
     from connectors.postgres.replication.session import Session
@@ -33,7 +35,10 @@ _PING_GAP_S = 1.0
 
 
 class PostgresReader:
-    """Implements `contracts.SourceReader`.
+    """Implements `contracts.SourceReader`, and `Finite`.
+
+    Attributes:
+        ended: As `Finite.ended`.
 
     Args:
         settings: The source's.
@@ -44,6 +49,8 @@ class PostgresReader:
         table_filter: Takes out what was not asked for.
         watch: Keeps the publication up to date; None: nothing to do.
         snapshot: Reads the tables meanwhile; None: that is not wanted, or done.
+        finish: Lets go of what the server has for the source, once the snapshot is stored, with
+            which everything ends; None: the log is read on.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
     """
 
@@ -57,6 +64,7 @@ class PostgresReader:
         table_filter: TableFilter,
         watch: PublicationWatch | None,
         snapshot: Snapshot | None = None,
+        finish: Callable[[], None] | None = None,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._settings = settings
@@ -68,6 +76,9 @@ class PostgresReader:
         self._watch = watch
         self._snapshot = snapshot
         self._rows_next = False
+        self._finish = finish
+        self._final: Checkpoint | None = None
+        self._stored = self.ended = False
         self._interval = checkpoint_interval
         self._handed_at = time.monotonic()
         self._advance_wanted = False
@@ -85,6 +96,9 @@ class PostgresReader:
         if self._anchor:
             self._anchor = False
             return self._repeat()
+        if self._final is not None:
+            self._end()
+            return None
         session = self._session.present
         if session is None:
             return self._mend()
@@ -101,6 +115,7 @@ class PostgresReader:
     def confirm(self, checkpoint: Checkpoint) -> None:
         """Tell the server that everything up to `checkpoint` is stored for good."""
         self._confirmed = max(self._confirmed, stored_lsn(checkpoint))
+        self._stored = checkpoint == self._final
         if (session := self._session.present) is not None:
             session.stream.confirm(self._confirmed)
 
@@ -111,6 +126,19 @@ class PostgresReader:
         if self._snapshot is not None:
             self._snapshot.close()
         self._session.close()
+
+    def _end(self) -> None:
+        """Once the last row is stored, the source has nothing more to tell."""
+        if not self._stored or self.ended or self._finish is None:
+            return
+        self._session.close()
+        try:
+            self._finish()
+        except RetryableError:
+            # Whoever opens the source again tries again as well.
+            time.sleep(_WAIT_S)
+        else:
+            self.ended = True
 
     def _next(self, session: Session) -> Chunk | None:
         session.stream.answer()
@@ -166,6 +194,8 @@ class PostgresReader:
         if snapshot.done:
             snapshot.close()
             self._snapshot = None
+            if self._finish is not None and chunk is not None:
+                self._final = chunk.checkpoint
         return chunk
 
     def _fill(self, session: Session) -> bool:
@@ -221,3 +251,18 @@ class PostgresReader:
 
     def _repeat(self) -> Chunk:
         return Chunk(self._settings.source, [], self._last, self._last.state)
+
+
+class EndedReader:
+    """Implements `contracts.SourceReader` and `Finite` for a source that has told everything."""
+
+    ended = True
+
+    def read(self) -> None:
+        """There is nothing."""
+
+    def confirm(self, checkpoint: Checkpoint) -> None:
+        """There is nothing to let go of."""
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -18,7 +18,7 @@ from connectors.postgres.pgoutput.lsn import parse_lsn
 from connectors.postgres.pgoutput.types import TypeResolver
 from connectors.postgres.replication.catalog import ServerCatalog
 from connectors.postgres.server import connection_failure, one_line, rows
-from connectors.postgres.snapshot import queries, tables
+from connectors.postgres.snapshot import copy_text, queries, tables
 from connectors.postgres.snapshot.rendering import TableRenderer
 from connectors.postgres.snapshot.visibility import parse_visible, short
 from connectors.reconnection import delay
@@ -77,7 +77,7 @@ class Block:
 
     Attributes:
         request: What was asked for.
-        lines: The rows as COPY sends them, in byte text.
+        lines: The rows, as `copy_text` has them.
         complete: The table has no rows behind them.
         final: None of the tables behind it has a row either.
         visible: What the snapshot sees.
@@ -105,6 +105,10 @@ class Block:
     end: tuple[str, ...] = ()
 
 
+class _Nudge:
+    """Asks for `ChunkReader.nudge`."""
+
+
 class ChunkReader:
     """Answers one request after the other. Lost connections are mended inside, with backoff.
 
@@ -115,7 +119,7 @@ class ChunkReader:
 
     def __init__(self, settings: Settings, wanted: Callable[[str, str], bool]) -> None:
         self._settings, self._wanted = settings, wanted
-        self._requests: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Request | _Nudge | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[Survey | Block | WaxtapError] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._connection: Connection | None = None
@@ -134,6 +138,13 @@ class ChunkReader:
     def ask(self, request: Request) -> None:
         """Ask for a `Block`."""
         self._requests.put(request)
+
+    def nudge(self) -> None:
+        """Have the server write down the end of its log, which nobody else may ask for now.
+
+        A transaction that has done nothing but begin is enough, and changes nothing.
+        """
+        self._requests.put(_Nudge())
 
     def take(self) -> Survey | Block | None:
         """The next answer, in the order of the requests; None: there is none yet.
@@ -167,20 +178,24 @@ class ChunkReader:
                     return
                 answer = self._answer(request)
                 if answer is None:
-                    return
+                    continue
                 self._answers.put(answer)
                 if isinstance(answer, WaxtapError):
                     return
         finally:
             self._disconnect()
 
-    def _answer(self, request: Request | None) -> Survey | Block | WaxtapError | None:
+    def _answer(self, request: Request | _Nudge | None) -> Survey | Block | WaxtapError | None:
         failures = 0
         while not self._stopped.wait(delay(failures) if failures else 0.0):
             try:
                 connection = self._connect()
-                if request is None:
-                    return self._survey(connection)
+                match request:
+                    case None:
+                        return self._survey(connection)
+                    case _Nudge():
+                        rows(connection, "SELECT pg_current_xact_id()::text")
+                        return None
                 return self._read(connection, request)
             except RetryableError as error:
                 self._disconnect()
@@ -189,7 +204,7 @@ class ChunkReader:
                     _log.warning(
                         "a table cannot be read now, trying again",
                         source=self._settings.source,
-                        table=request.table.label if request else "",
+                        table=request.table.label if isinstance(request, Request) else "",
                         code=error.code,
                         error=error.message,
                     )
@@ -361,9 +376,7 @@ class ChunkReader:
             _command(connection, "BEGIN READ ONLY")
         else:
             rows(connection, "SELECT set_config('search_path', 'pg_catalog', true)")
-        lines = str(b"".join(pieces), "latin-1").split("\n")
-        lines.pop()
-        return lines, whole
+        return copy_text.lines(b"".join(pieces)), whole
 
 
 def _name(connection: Connection, table: Published) -> tuple[str, str] | None:

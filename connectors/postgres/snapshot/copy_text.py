@@ -2,7 +2,8 @@ r"""Rows as `COPY ... TO STDOUT` sends them, cut into values.
 
 Format: PostgreSQL documentation, COPY, "Text Format": values between tabs, `\N` for NULL, a
 backslash before what would else be taken for something else. Values are what the types' output
-functions print, as in the log. Lines and values are byte text (see `json_text`).
+functions print, as in the log. Lines and values are byte
+text (see `json_text`).
 """
 
 from __future__ import annotations
@@ -11,29 +12,32 @@ import re
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-# What stands before each value, where a message of the log has the low byte of its length; that of
-# a boolean, which is looked up together with it.
-LEAD = "\1"
-_SEPARATOR = "\t" + LEAD
+# What stands before each value: a tab, and what is in the place of the low byte of its length in a
+# message of the log; that of a boolean, which is looked up together with it.
+_LEAD = "\t\1"
 
 
-def pieces(line: str) -> list[str]:
-    """The values of a line without backslashes, each behind a `LEAD`; before them one more piece.
+def lines(data: bytes) -> list[str]:
+    """The rows in the data of a COPY, as the other functions here take them.
 
-    This is the shape that `CompiledReader.splice` takes.
+    Split at tabs, a line is what `CompiledReader.splice` takes, if it has no backslashes.
     """
-    return (_SEPARATOR + line.replace("\t", _SEPARATOR)).split("\t")
+    text = str(data, "latin-1").replace("\t", _LEAD).replace("\n", f"\n{_LEAD}")
+    found = f"{_LEAD}{text}".split("\n")
+    # What stands behind the last line's end.
+    found.pop()
+    return found
 
 
 def values(line: str) -> list[str | None]:
     """The values of any line; None for NULL."""
-    return [None if value == "\\N" else unescaped(value) for value in line.split("\t")]
+    return [None if piece == "\1\\N" else unescaped(piece[1:]) for piece in line.split("\t")[1:]]
 
 
 def at(line: str, places: tuple[int, ...]) -> tuple[str, ...]:
     """The values at these places, none of them NULL, as text."""
     found = line.split("\t")
-    return tuple(unescaped(found[place]).encode("latin-1").decode() for place in places)
+    return tuple(unescaped(found[place + 1][1:]).encode("latin-1").decode() for place in places)
 
 
 def unescaped(value: str) -> str:

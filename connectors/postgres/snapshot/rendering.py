@@ -16,14 +16,12 @@ from connectors.row_image import assemble
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from connectors.postgres.pgoutput.compiled import Splice
     from connectors.postgres.pgoutput.messages import Relation
     from connectors.postgres.pgoutput.types import Catalog, TypeResolver
     from connectors.row_image import Image
 
 # What a message has besides its payload, as the stream's writer reckons it.
 _OVERHEAD = 400
-_MARKS = ("first", "true", "last")
 
 
 class TableRenderer:
@@ -60,24 +58,24 @@ class TableRenderer:
         lines: Sequence[str],
         start: int,
         *,
-        prefix: str,
-        index: int,
+        place: tuple[str, int],
         read_ms: int,
-        mark: Callable[[int], str],
+        first: bool,
+        last: bool,
         leading: int,
-        outdated: Callable[[Change], bool],
+        outdated: Callable[[Change], bool] | None,
     ) -> tuple[list[Change], int]:
         """Make changes of as many rows as one chunk may hold.
 
         Args:
-            lines: As COPY sends them.
+            lines: As `copy_text` has them.
             start: The first line that is wanted.
-            prefix: What positions begin with.
-            index: Of the first position behind it.
+            place: What positions begin with, and the index of the first one behind it.
             read_ms: When the rows were read, Unix time in milliseconds.
-            mark: `first`, `true` or `last` for the line of that number.
+            first: The first of them is the snapshot's first row.
+            last: The last line is the snapshot's last row.
             leading: How many values stand in a line before those of the table.
-            outdated: Whether a row is to be left out.
+            outdated: Whether a row is to be left out; None: none is.
 
         Returns:
             The changes, and the number of the first line that was not used.
@@ -85,63 +83,67 @@ class TableRenderer:
         Raises:
             FatalError: A row does not fit the table.
         """
-        lsn = int(prefix[:16], 16)
-        end = snapshot_tail(time.time_ns() // 1_000_000)
-        middles = {
-            each: self._block(each).middle(read_ms, None) for each in ("first", "true", "last")
-        }
-        schema, splice, columns = self.schema, self._reader.splice, len(self._table.types)
+        prefix, index = place
+        lsn, end = int(prefix[:16], 16), snapshot_tail(time.time_ns() // 1_000_000)
+        usual, final = self._middle("true", read_ms), len(lines) - 1 if last else -1
+        schema, splice, count = self.schema, self._reader.splice, len(self._table.types) + 1
+        new = tuple.__new__
         changes: list[Change] = []
         size, at = 0, start
-        while at < len(lines) and at - start < CHUNK_CHANGES:
-            line = lines[at]
-            middle = middles[mark(at)]
-            if "\\" not in line and not leading and line.count("\t") == columns - 1:
-                envelope, key, json_nulls = self._splice(splice, line, middle, lsn, end)
-            else:
+        for line in lines[start : start + CHUNK_CHANGES]:
+            middle = usual
+            if at == final:
+                middle = self._middle("last", read_ms)
+            elif first and at == start:
+                middle = self._middle("first", read_ms)
+            pieces = line.split("\t")
+            if "\\" in line or leading or len(pieces) != count:
                 image = self._image(line, leading)
-                envelope = assemble(image.before, image.after, middle, lsn, end, "")[:-1]
+                envelope = assemble(image.before, image.after, middle, lsn, end, "")
                 key, json_nulls = image.key, image.json_nulls
-            change = Change(
-                "r", schema, f"{prefix}{index:08X}", key, "", True, envelope, (), json_nulls
-            )
+            else:
+                try:
+                    envelope, key, json_nulls = splice(pieces, middle, lsn, end, "")
+                except (ValueError, KeyError, IndexError):
+                    raise self._unreadable(line) from None
             size += len(envelope) + len(key or "") + _OVERHEAD
             if size > CHUNK_BYTES and at > start:
                 break
             at += 1
-            if not outdated(change):
+            # Not `Change(...)`, whose own `__new__` is a Python function. The envelope has one
+            # brace too many.
+            position = f"{prefix}{index:08X}"
+            told = ("r", schema, position, key, "", True, envelope[:-1], (), json_nulls, "")
+            change = new(Change, told)
+            if outdated is None or not outdated(change):
                 changes.append(change)
                 index += 1
         return changes, at
 
-    def _splice(
-        self,
-        splice: Splice,
-        line: str,
-        middle: str,
-        lsn: int,
-        end: str,
-    ) -> tuple[bytes, str | None, tuple[str, ...]]:
+    def _unreadable(self, line: str) -> FatalError:
+        """Why a line could not be read, as the exact way tells it."""
         try:
-            envelope, key, json_nulls = splice(copy_text.pieces(line), middle, lsn, end, "")
-        except (ValueError, KeyError, IndexError):
             self._reader.stored(copy_text.values(line))
-            raise
-        return envelope[:-1], key, json_nulls
+        except FatalError as error:
+            return error
+        return self._unfit(line.count("\t"))
+
+    def _unfit(self, columns: int) -> FatalError:
+        return FatalError(
+            "postgres.unexpected_row",
+            f"a row of {columns} columns in a table of {len(self._table.types)}",
+            where=self._table.label,
+            cure="restart the flow; nothing was lost",
+        )
 
     def _image(self, line: str, leading: int) -> Image:
         values = copy_text.values(line)[leading:]
         if len(values) != len(self._table.types):
-            raise FatalError(
-                "postgres.unexpected_row",
-                f"a row of {len(values)} columns in a table of {len(self._table.types)}",
-                where=self._table.label,
-                cure="restart the flow; nothing was lost",
-            )
+            raise self._unfit(len(values))
         return self._reader.stored(values)
 
-    def _block(self, mark: str) -> SourceBlock:
+    def _middle(self, mark: str, read_ms: int) -> str:
         block = self._blocks.get(mark)
         if block is None:
             block = self._blocks[mark] = SourceBlock(*self._place, mark)
-        return block
+        return block.middle(read_ms, None)

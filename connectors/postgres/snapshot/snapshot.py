@@ -24,8 +24,6 @@ from connectors.snapshot.progress import STATE, Progress
 from connectors.snapshot.touches import INVISIBLE, Emitted, Touches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from connectors.contracts.changes import Change
     from connectors.contracts.source import Chunk
     from connectors.postgres.pgoutput.decoder import Decoder
@@ -42,6 +40,8 @@ _VISIBLE_S = 1.0
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _PATIENCE_S = 10.0
+# The end of an idle server's log may wait in memory for long; see `ChunkReader.nudge`.
+_NUDGE_S = 0.5
 
 
 @dataclass(slots=True)
@@ -74,6 +74,7 @@ class Snapshot:
         self._not_before = 0.0
         self._spoilt_since = 0.0
         self._told = False
+        self._waits_since = 0.0
         self._surveying = True
         self._copying = Copying(source, progress)
         reader.survey()
@@ -134,7 +135,15 @@ class Snapshot:
         """Whether rows can be given out at the next boundary, where the log is read up to `lsn`."""
         if not self._asked or (block := self._asked[0].block) is None:
             return self._empty
-        return lsn >= block.wal_end
+        if lsn >= block.wal_end:
+            self._waits_since = 0.0
+            return True
+        now = time.monotonic()
+        self._waits_since = self._waits_since or now
+        if now - self._waits_since > _NUDGE_S:
+            self._waits_since = now
+            self._reader.nudge()
+        return False
 
     def give(self, decoder: Decoder) -> Chunk | None:
         """The next rows, when the decoder is at a boundary; None: they must be read again."""
@@ -147,16 +156,15 @@ class Snapshot:
         changes: list[Change] = []
         used = asked.used
         if block.renderer is not None and asked.used < len(block.lines):
-            prefix, index = decoder.place()
             changes, used = block.renderer.render(
                 block.lines,
                 asked.used,
-                prefix=prefix,
-                index=index,
+                place=decoder.place(),
                 read_ms=block.read_ms,
-                mark=self._mark(block),
+                first=not self._progress.rows,
+                last=block.final,
                 leading=block.leading,
-                outdated=asked.touches.outdated,
+                outdated=asked.touches.outdated if asked.touches.touched else None,
             )
             if asked.touches.spoilt:
                 self._spoil(asked.touches.spoilt)
@@ -207,18 +215,6 @@ class Snapshot:
         if block.end:
             return block.end
         return self._after(block, len(block.lines) - 1) if block.lines else block.request.after
-
-    def _mark(self, block: Block) -> Callable[[int], str]:
-        first = self._progress.rows == 0
-        last = len(block.lines) - 1 if block.final else -1
-        start = self._asked[0].used
-
-        def mark(line: int) -> str:
-            if line == last:
-                return "last"
-            return "first" if first and line == start else "true"
-
-        return mark
 
     def _surveyed(self, survey: Survey) -> None:
         self._tables = survey.tables
