@@ -28,6 +28,10 @@ CHECKPOINT_INTERVAL_S = 5.0
 _DRAIN = 1000
 _DRAINS = 64
 _WAIT_S = 0.002
+# Log and tables take turns, so that neither holds the other up; a log that is behind, which chunks
+# of so many changes tell, has so many turns to one of the tables'.
+_BEHIND = 500
+_TURNS = 4
 # A server that shuts down asks for a status at every answer, until everything it has sent is
 # confirmed. A flow that cannot store anything just then must not hold the shutdown up for ever.
 _SHUTDOWN_PATIENCE_S = 5.0
@@ -75,7 +79,8 @@ class PostgresReader:
         self._filter = table_filter
         self._watch = watch
         self._snapshot = snapshot
-        self._rows_next = False
+        # How many chunks of the log come before the next rows of a table.
+        self._turns = 0
         self._finish = finish
         self._final: Checkpoint | None = None
         self._stored = self.ended = False
@@ -142,11 +147,11 @@ class PostgresReader:
 
     def _next(self, session: Session) -> Chunk | None:
         session.stream.answer()
-        # Log and tables take turns, so that neither holds the other up.
-        chunk = self._rows(session) if self._rows_next else None
-        self._rows_next = chunk is None
+        chunk = None if self._turns > 0 else self._rows(session)
         if chunk is None:
             chunk = self._changes(session)
+            behind = chunk is not None and len(chunk.changes) >= _BEHIND
+            self._turns -= 1 if behind else _TURNS
         if chunk is None:
             chunk = self._rows(session)
         if chunk is None:
@@ -191,6 +196,7 @@ class PostgresReader:
         if not decoder.boundary:
             return self._filtered(decoder.chunk(idle=True))
         chunk = snapshot.give(decoder)
+        self._turns = _TURNS
         if snapshot.done:
             snapshot.close()
             self._snapshot = None
