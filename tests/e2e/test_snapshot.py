@@ -14,15 +14,15 @@ import pytest
 
 from tests.e2e import chaos, shop, verify, verify_stream
 from tests.e2e.deployment import Deployment
-from tests.e2e.flows import SupervisedFlow
+from tests.e2e.flows import Layout, Run, SupervisedFlow
 from tests.e2e.witness import Witness
 from tests.e2e.workload import Workload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from control.servers.nats import NatsServer
-    from control.servers.postgres import PostgresServer
+    from tests.servers.nats import NatsFactory
+    from tests.servers.postgres import PostgresFactory
 
 # Rows that the workload leaves alone, beside those that it writes.
 PRELOAD = b"""
@@ -46,15 +46,16 @@ INSERT INTO "Odd Schema"."\xc3\x9cn\xc3\xaf.c\xc3\xb6de %s > *"
 @pytest.mark.servers
 @pytest.mark.timeout(150)
 def test_the_target_becomes_the_source_though_both_flows_are_killed_meanwhile(
-    postgres_server: PostgresServer, nats_server: NatsServer, tmp_path: Path
+    postgres_factory: PostgresFactory, nats_factory: NatsFactory, tmp_path: Path
 ) -> None:
     seed = int(os.environ.get("WAXTAP_CHAOS_SEED", secrets.randbelow(10**6)))
     print("seed", seed)
     chance = random.Random(seed)
+    server = postgres_factory()
     deployment = Deployment(
-        postgres_server,
-        postgres_server,
-        nats_server,
+        server,
+        server,
+        nats_factory(),
         tmp_path,
         reading={"snapshot": "initial"},
         more=chaos.PARTITIONED,
@@ -97,6 +98,32 @@ def test_the_target_becomes_the_source_though_both_flows_are_killed_meanwhile(
     touched = {(s.event.table, key) for s in changed for key in (s.event.key, s.event.old_key)}
     assert before - copied.keys() <= touched
     assert len(before & copied.keys()) > 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.servers
+@pytest.mark.timeout(90)
+def test_a_flow_that_is_only_a_snapshot_ends_by_itself(
+    postgres_factory: PostgresFactory, nats_factory: NatsFactory, tmp_path: Path
+) -> None:
+    server = postgres_factory()
+    deployment = Deployment(
+        server,
+        server,
+        nats_factory(),
+        tmp_path,
+        ("public.t",),
+        reading={"snapshot": "only"},
+    )
+    deployment.run("CREATE TABLE t AS SELECT i AS id FROM generate_series(1, 3000) i")
+    deployment.run("ALTER TABLE t ADD PRIMARY KEY (id)")
+    # The second one finds that there is nothing left to do.
+    for number in range(2):
+        log = tmp_path / f"only-{number}.log"
+        run = Run(deployment, "capture/shop", Layout(recovery=bool(number)), tmp_path / "r", log)
+        assert run.wait(40) == [0], log.read_text()
+    stored = [each.event.op for each in verify_stream.read_stream(deployment.nats.url)]
+    assert stored == ["r"] * 3000
 
 
 def keys_of(connection: psycopg.Connection[tuple[object, ...]]) -> set[tuple[str, object]]:

@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 CHECKPOINT_INTERVAL_S = 5.0
 
 _DRAIN = 1000
-_DRAINS = 64
+# A drain ends at each keepalive, and a server that waits for confirmations sends one behind every
+# transaction.
+_DRAINS = 1024
+_MESSAGES = 64_000
 _WAIT_S = 0.002
-# Log and tables take turns, so that neither holds the other up; a log that is behind, which chunks
-# of so many changes tell, has so many turns to one of the tables'.
+# Log and tables take turns, so that neither holds the other up: the tables' lasts so long, since a
+# small chunk waits until what is under way is stored; a log that is behind, which chunks of so many
+# changes tell, has so many turns in a row.
+_ROWS_S = 0.05
 _BEHIND = 500
 _TURNS = 4
 # A server that shuts down asks for a status at every answer, until everything it has sent is
@@ -81,6 +86,7 @@ class PostgresReader:
         self._snapshot = snapshot
         # How many chunks of the log come before the next rows of a table.
         self._turns = 0
+        self._looked_at = 0.0
         self._finish = finish
         self._final: Checkpoint | None = None
         self._stored = self.ended = False
@@ -152,6 +158,7 @@ class PostgresReader:
             chunk = self._changes(session)
             behind = chunk is not None and len(chunk.changes) >= _BEHIND
             self._turns -= 1 if behind else _TURNS
+            self._looked_at = time.monotonic()
         if chunk is None:
             chunk = self._rows(session)
         if chunk is None:
@@ -196,7 +203,8 @@ class PostgresReader:
         if not decoder.boundary:
             return self._filtered(decoder.chunk(idle=True))
         chunk = snapshot.give(decoder)
-        self._turns = _TURNS
+        if time.monotonic() - self._looked_at > _ROWS_S:
+            self._turns = _TURNS
         if snapshot.done:
             snapshot.close()
             self._snapshot = None
@@ -207,16 +215,18 @@ class PostgresReader:
     def _fill(self, session: Session) -> bool:
         """Decode what has arrived, up to a full chunk; True when the socket is empty."""
         stream, decoder = session.stream, session.decoder
+        taken = 0
         for _ in range(_DRAINS):
             received = stream.drain(_DRAIN)
             if received.messages:
                 decoder.feed(received.messages)
+                taken += len(received.messages)
             if received.keepalive is not None:
                 decoder.keepalive(received.keepalive.wal_end)
                 self._note(received.keepalive)
             if received.messages or received.keepalive:
                 self._session.flows()
-            if decoder.full or not received.more:
+            if decoder.full or taken >= _MESSAGES or not received.more:
                 return not received.more
         return False
 
