@@ -76,13 +76,13 @@ def history(seed: int, length: int, keys: int = 40) -> list[Delivered]:
         sequence += random_.choice([1, 1, 1, 2, 7])
         number = random_.randint(1, keys)
         if number not in alive:
-            op = "c"
+            op = random_.choice("ccr")
             alive.add(number)
         elif random_.random() < 0.3:
             op = "d"
             alive.discard(number)
         else:
-            op = "u"
+            op = random_.choice("uuur")
         log.append(change(sequence, op, number, f"v{sequence}"))
     return log
 
