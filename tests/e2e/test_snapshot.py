@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e import chaos, shop, verify, verify_stream
 from tests.e2e.deployment import Deployment
-from tests.e2e.flows import Layout, Run, SupervisedFlow
+from tests.e2e.flows import Layout, Run, SupervisedFlow, await_capture
 from tests.e2e.witness import Witness
 from tests.e2e.workload import Workload
 
@@ -73,7 +73,7 @@ def test_the_target_becomes_the_source_though_both_flows_are_killed_meanwhile(
     flows = [capture, capture, capture, deliver, deliver]
     chance.shuffle(flows)
     with capture, deliver:
-        chaos.await_capture(deployment)
+        await_capture(deployment)
         workload.start()
         try:
             for flow in flows:

@@ -19,9 +19,9 @@ from tests.integration.postgres_capture import (
     envelope,
     make_source,
     read_until,
-    wait_until,
 )
 from tests.integration.postgres_snapshots import done, run
+from tests.integration.streams import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,11 +62,11 @@ def waiting_for_a_standby(database: Database) -> Iterator[None]:
 
     setting = "ALTER SYSTEM SET synchronous_standby_names = "
     run(database, f"{setting}'nobody'", "SELECT pg_reload_conf()")
-    wait_until(lambda: ask(database, "SHOW synchronous_standby_names") == "nobody")
+    until(lambda: ask(database, "SHOW synchronous_standby_names") == "nobody")
     writer = threading.Thread(target=update)
     writer.start()
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    wait_until(lambda: ask(database, waits) == 1)
+    until(lambda: ask(database, waits) == 1)
     try:
         yield
     finally:
