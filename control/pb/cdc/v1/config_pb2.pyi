@@ -25,6 +25,25 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Snapshot:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SnapshotEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Snapshot.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SNAPSHOT_UNSPECIFIED: _Snapshot.ValueType  # 0
+    SNAPSHOT_INITIAL: _Snapshot.ValueType  # 1
+    SNAPSHOT_NEVER: _Snapshot.ValueType  # 2
+    SNAPSHOT_ONLY: _Snapshot.ValueType  # 3
+
+class Snapshot(_Snapshot, metaclass=_SnapshotEnumTypeWrapper): ...
+
+SNAPSHOT_UNSPECIFIED: Snapshot.ValueType  # 0
+SNAPSHOT_INITIAL: Snapshot.ValueType  # 1
+SNAPSHOT_NEVER: Snapshot.ValueType  # 2
+SNAPSHOT_ONLY: Snapshot.ValueType  # 3
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
 class _Statements:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -584,12 +603,15 @@ class PostgresSource(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     CREATE_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     dsn: _builtins.str
     """SECRET. libpq connection string or URL."""
     publication: _builtins.str
     slot: _builtins.str
     create: _builtins.bool
     messages: _builtins.bool
+    snapshot: Global___Snapshot.ValueType
+    """Whether the rows that are there already are read."""
     @_builtins.property
     def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -601,10 +623,11 @@ class PostgresSource(_message.Message):
         slot: _builtins.str | None = ...,
         create: _builtins.bool | None = ...,
         messages: _builtins.bool | None = ...,
+        snapshot: Global___Snapshot.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "create", b"create", "messages", b"messages", "publication", b"publication", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "create", b"create", "dsn", b"dsn", "messages", b"messages", "publication", b"publication", "slot", b"slot", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "create", b"create", "dsn", b"dsn", "messages", b"messages", "publication", b"publication", "slot", b"slot", "snapshot", b"snapshot", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__create: _TypeAlias = _typing.Literal["create"]  # noqa: Y015
     _WhichOneofArgType__create: _TypeAlias = _typing.Literal["_create", b"_create"]  # noqa: Y015
