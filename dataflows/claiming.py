@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from connectors.jetstream.dead_letters import claim_letters, holds_letters
 from connectors.jetstream.expiry import shortened
+from connectors.jetstream.letter_claims import claim_letters, holds_letters
 from dataflows.configuration.places import placing
 
 if TYPE_CHECKING:

@@ -270,9 +270,9 @@ def messages(
     ]
 
 
-def purge(connection: Connection, stream: str, subjects: Sequence[str]) -> None:
-    """Delete what lies on these subjects."""
-    bodies = [{"filter": subject} for subject in subjects]
+def purge(connection: Connection, stream: str, subjects: Sequence[str], *, keep: int = 0) -> None:
+    """Delete what lies on these subjects, but for the last `keep` messages of each."""
+    bodies = [{"filter": subject, "keep": keep} for subject in subjects]
     _calls(connection, f"STREAM.PURGE.{stream}", bodies, _Failure, set())
 
 

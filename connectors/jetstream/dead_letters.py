@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime
+from itertools import count
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,11 +20,12 @@ from connectors.jetstream import api
 from connectors.jetstream.connection import NO_RESPONDERS, Wanted, connect
 from connectors.jetstream.frames import read_headers
 from connectors.jetstream.headers_only import headers_of
-from connectors.jetstream.layout import ensure_letters
+from connectors.jetstream.letter_claims import newest_claim
 from connectors.jetstream.letters import (
     STREAM,
     claim_subject,
     copied,
+    is_letter,
     letter_headers,
     letter_subject,
     lines,
@@ -43,10 +45,10 @@ from connectors.letters import Outstanding
 from connectors.subjects import topic_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import TypeVar
 
-    from connectors.contracts.sink import Claim, Share
+    from connectors.contracts.sink import Claim
     from connectors.errors import FatalError
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
@@ -64,45 +66,6 @@ _AT_ONCE = 250
 _OBJECTS = "CDC_DEAD_LETTERS"
 
 
-def claim_letters(nats: NatsSpec, spec: DeadLetterSpec, share: Share) -> int:
-    """Become the only one that stores letters of a share.
-
-    Returns:
-        What the claim is known by (`Claim.fence`); 0 while the stream is full: it is then claimed
-        before the first letter.
-
-    Raises:
-        ConfigError: The stream cannot be made, or is not ours.
-        RetryableError: NATS does not answer.
-    """
-    with connect(nats) as connection:
-        ensure_letters(connection, nats.stream, spec)
-        subject = claim_subject(share)
-        ack = api.decode_ack(connection.request(subject).payload)
-        if ack.error is None:
-            return ack.seq
-        if classify(ack.error) is not Kind.NO_ROOM:
-            raise RetryableError(
-                "jetstream.not_stored",
-                f"{ack.error.description} ({ack.error.err_code})",
-                where=subject,
-            )
-        # Without a claim there, letters that expect an older one are refused, too.
-        api.purge(connection, STREAM, [subject])
-    return 0
-
-
-def holds_letters(nats: NatsSpec, share: Share, fence: int) -> bool:
-    """Whether a claim is the newest. Raises RetryableError: NATS does not answer."""
-    with connect(nats) as connection:
-        return _newest(connection, share) == fence
-
-
-def _newest(connection: Connection, share: Share) -> int:
-    found = api.last_message(connection, STREAM, claim_subject(share))
-    return found.seq if found else 0
-
-
 class DeadLetters:
     """The letters of one claim; see `letters.LetterStore`. Used by one thread at a time.
 
@@ -118,6 +81,8 @@ class DeadLetters:
     ) -> None:
         self._share, self._fence = claim.share, claim.fence
         self._layout, self._spec = nats.stream, spec
+        # What is stored as far as is known, and that of it which is large.
+        self._stored: set[int] = set()
         self._objects: set[int] = set()
         # When the stream was created; empty until letters are loaded.
         self._created = ""
@@ -136,6 +101,7 @@ class DeadLetters:
         for first in range(0, len(letters), _AT_ONCE):
             part = letters[first : first + _AT_ONCE]
             self._store(self._repeat(lambda part=part: self._copies(part)))  # type: ignore[misc]
+            self._stored.update(letter.sequence for letter in part)
 
     def mark(self, topic: str, sequence: int) -> None:
         """Note that a table of a topic is emptied at `sequence`."""
@@ -147,7 +113,7 @@ class DeadLetters:
         return self._repeat(lambda: self._get(sequences))
 
     def failed_again(self, sequence: int, reason: Reason) -> None:
-        """Note a further attempt that failed."""
+        """Note a further attempt that failed; not where there is no room for a note."""
         subject = self._subject(sequence)
         stored = self._repeat(lambda: api.last_message(self._connection, STREAM, subject))
         if stored is None:
@@ -164,10 +130,11 @@ class DeadLetters:
         large = [self._subject(each) for each in self._objects.intersection(sequences)]
         self._repeat(lambda: remove_letters(self._connection, subjects, large))
         self._objects.difference_update(sequences)
+        self._stored.difference_update(sequences)
 
     def check(self) -> None:
         """Raise FencedError if a newer claim exists, GapError if the stream was deleted."""
-        if self._repeat(lambda: _newest(self._connection, self._share)) != self._fence:
+        if self._repeat(lambda: newest_claim(self._connection, self._share)) != self._fence:
             raise self._repeat(self._overtaken)
 
     def close(self) -> None:
@@ -181,7 +148,7 @@ class DeadLetters:
 
     def _load(self) -> Outstanding:
         share = self._share
-        letters: list[tuple[int, str, tuple[int, ...]]] = []
+        letters: dict[int, tuple[int, str, tuple[int, ...]]] = {}
         truncated: dict[str, int] = {}
         info = api.stream_info(self._connection, STREAM)
         if info is None:
@@ -191,15 +158,18 @@ class DeadLetters:
         for seen in headers_of(self._connection, STREAM, share_subjects(share.sink, share.stream)):
             head = read_head(seen.subject, seen.header)
             if head is not None and head.created == share.created:
-                letters.append((head.sequence, topic_of(head.subject), head.rows))
+                # The last copy counts; one that was to replace another may stand beside it.
+                letters[head.sequence] = head.sequence, topic_of(head.subject), head.rows
                 if head.large:
                     self._objects.add(head.sequence)
             topic = truncated_topic(seen.subject)
             if topic is not None and seen.subject == truncate_subject(share, topic):
                 truncated[topic] = int(read_headers(seen.header)["Cdc-Sequence"])
+        found = sorted(letters.values())
         if share.end is not None:
-            letters = self._cut_off(letters, share.end)
-        return Outstanding(sorted(letters), truncated)
+            found = self._cut_off(found, share.end)
+        self._stored = {sequence for sequence, _, _ in found}
+        return Outstanding(found, truncated)
 
     def _cut_off(
         self, letters: list[tuple[int, str, tuple[int, ...]]], end: int
@@ -245,8 +215,10 @@ class DeadLetters:
         return copies
 
     def _store(self, wanted: Sequence[Wanted]) -> None:
-        """Publish, as long as it takes; what is stored twice replaces itself."""
+        """Publish, as long as it takes; older copies of what is stored are deleted."""
         left = list(wanted)
+        # Where there is an older copy, or may be one since an answer was lost.
+        doubled: set[str] = set()
         while left:
             if self._fence == 0:
                 self._fence = self._repeat(self._claim)
@@ -255,7 +227,19 @@ class DeadLetters:
             while left[len(part) :] and (not part or size < _AT_ONCE_BYTES):
                 size += len(left[len(part)].payload)
                 part.append(left[len(part)])
-            refused = self._repeat(lambda part=part: self._publish(part))  # type: ignore[misc]
+            attempts = count()
+
+            def publish(
+                part: list[Wanted] = part, attempts: Iterator[int] = attempts
+            ) -> list[Wanted]:
+                if next(attempts):
+                    doubled.update(each.subject for each in part)
+                return self._publish(part)
+
+            refused = self._repeat(publish)
+            doubled.update(each.subject for each in part if self._replaces(each.subject))
+            # A letter that is there already needs no further copy.
+            refused = [each for each in refused if not self._known(each.subject)]
             left = [*refused, *left[len(part) :]]
             if refused:
                 self._patience.complain(
@@ -266,6 +250,17 @@ class DeadLetters:
                 self._patience.wait("the stream of dead letters is full")
             else:
                 self._patience.went_well()
+        if doubled:
+            subjects = sorted(doubled)
+            self._repeat(lambda: api.purge(self._connection, STREAM, subjects, keep=1))
+
+    def _known(self, subject: str) -> bool:
+        """Whether it is that of a letter that is stored."""
+        return is_letter(subject) and int(subject.rpartition(".")[2]) in self._stored
+
+    def _replaces(self, subject: str) -> bool:
+        """Whether what is stored there may have an older copy."""
+        return not is_letter(subject) or self._known(subject)
 
     def _publish(self, wanted: Sequence[Wanted]) -> list[Wanted]:
         """Publish at once; returns those for which there is no room."""

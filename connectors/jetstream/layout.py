@@ -158,8 +158,9 @@ def ensure_letters(connection: Connection, stream: StreamSpec, spec: DeadLetterS
         "num_replicas": spec.replicas or stream.replicas,
         "max_age": nanoseconds(spec.max_age),
         "max_bytes": spec.max_bytes or -1,
-        # A letter that fails again replaces itself.
-        "max_msgs_per_subject": 1,
+        # Older copies are purged, not crowded out: a server that is killed may forget that it has
+        # dropped a message for this limit, and bring it back once its successor is deleted.
+        "max_msgs_per_subject": -1,
         "discard": "new",
         "allow_direct": True,
     }

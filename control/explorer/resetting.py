@@ -15,7 +15,7 @@ from connectors.contracts.sink import Share
 from connectors.errors import ConfigError
 from connectors.jetstream import letter_index
 from connectors.jetstream.consumers import forget
-from connectors.jetstream.dead_letters import claim_letters
+from connectors.jetstream.letter_claims import claim_letters
 from control.explorer.deliveries import same_stream
 from control.explorer.timestamps import END, from_nanoseconds
 

@@ -14,7 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.contracts.sink import Claim
 from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import DeadLetters, claim_letters
+from connectors.jetstream.dead_letters import DeadLetters
+from connectors.jetstream.letter_claims import claim_letters
 from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
 from connectors.letters import Letter, Reason, State
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc

@@ -13,7 +13,8 @@ import yaml
 
 from connectors.contracts.sink import Claim
 from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import DeadLetters, claim_letters
+from connectors.jetstream.dead_letters import DeadLetters
+from connectors.jetstream.letter_claims import claim_letters
 from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
 from connectors.letters import Letter, Reason, State
 from control.explorer.explorer import Explorer

@@ -11,7 +11,7 @@ import pytest
 from connectors.jetstream import api, letter_index
 from connectors.jetstream.connection import connect
 from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import claim_letters
+from connectors.jetstream.letter_claims import claim_letters
 from connectors.jetstream.letters import letter_headers, letter_subject
 from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
 from connectors.letters import Letter, Reason, State

@@ -16,7 +16,8 @@ from connectors.errors import FencedError, GapError, RetryableError
 from connectors.jetstream import api, letter_index
 from connectors.jetstream.connection import connect
 from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import DeadLetters, claim_letters, holds_letters
+from connectors.jetstream.dead_letters import DeadLetters
+from connectors.jetstream.letter_claims import claim_letters, holds_letters
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.requests import Asking, Requests, finish
 from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
@@ -89,6 +90,54 @@ def test_a_letter_is_a_copy_of_its_message(nats: NatsSpec, opened: DeadLetters) 
         assert list(letter_index.heads(connection, "other")) == []
     opened.delete([3, 4, 99])
     assert list(opened.load().letters) == []
+
+
+def test_a_letter_that_was_replaced_and_deleted_stays_away_when_the_server_is_killed(
+    nats_factory: NatsFactory,
+) -> None:
+    server = nats_factory()
+    nats = NatsSpec(url=(server.url,))
+    publisher = Publisher(nats, open_stream(nats, "shop")[0])
+    publish(publisher, 1, 5)
+    publisher.flush()
+    publisher.close()
+    for _ in range(3):
+        held = claim(nats)
+    store = DeadLetters(nats, SPEC, held, threading.Event())
+    store.put([letter(number, 1) for number in range(2, 6)])
+    store.mark("db.users", 3)
+    store.mark("db.users", 4)
+    store.put([letter(3, 1)])
+    store.failed_again(4, REASON)
+    with connect(nats) as connection:
+        info = api.stream_info(connection, "DLQ")
+        assert info is not None
+        # Four letters, a mark, and the claim: nothing has an older copy.
+        assert info.state.messages == 6
+    store.delete([3, 4, 5])
+    server.kill()
+    server.start()
+    store.check()
+    found = store.load()
+    assert [sequence for sequence, _, _ in found.letters] == [2]
+    assert found.truncated == {"db.users": 4}
+    store.close()
+
+
+def test_of_two_copies_of_a_letter_the_last_one_counts(nats: NatsSpec, opened: DeadLetters) -> None:
+    """As a flow leaves them that was killed before it deleted the older one."""
+    opened.put([letter(3, 7)])
+    with connect(nats) as connection:
+        stored = api.last_message(connection, "DLQ", "DLQ.warehouse.CDC_shop.*.3")
+        assert stored is not None
+        headers = stored.hdrs.decode().split("\r\n", 1)[1].strip() + "\r\nCdc-Attempts: 2\r\n"
+        connection.request(stored.subject, stored.data, headers=headers)
+    again = DeadLetters(nats, SPEC, claim(nats), threading.Event())
+    assert [sequence for sequence, _, _ in again.load().letters] == [3]
+    again.put([letter(3, 7)])
+    again.delete([3])
+    assert list(again.load().letters) == []
+    again.close()
 
 
 def test_a_claim_of_a_stream_that_was_deleted_is_none_of_the_one_made_again(
