@@ -23,7 +23,7 @@ OK, FAILED, WRONG_INPUT, NO_ENVIRONMENT = range(4)
 app = App(name="waxtap", help="Change data capture on Bytewax and NATS JetStream.")
 app.register_install_completion_command()
 app.command("control.cli.serve:serve", name="serve")
-for _name in ("plan", "apply"):
+for _name in ("plan", "apply", "rollback"):
     app.command(f"control.cli.planning:{_name}", name=_name)
 for _name in ("get", "delete", "check"):
     app.command(f"control.cli.resources:{_name}", name=_name)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
 _DONE = 0
+_UNKNOWN = "unknown"
 _SINKS = (
     "sink", "source", "topic", "part", "position", "lag", "bytes", "behind", "ack floor", "pending",
     "unacked", "redelivered",
@@ -134,8 +135,8 @@ def _both(channel: grpc.Channel) -> Table:
             source.server_position,
             source.slot + ("" if source.slot_active or not source.slot else " (idle)"),
             _known(source.lag_bytes),
-            str(source.retained_bytes),
-            _seconds(source.lag_time),
+            str(source.retained_bytes) if source.server_position else _UNKNOWN,
+            _behind(source.lag_bytes, source.lag_time),
             moment(source.checkpoint_time),
         )
     lower = Table(box=None, pad_edge=False)
@@ -146,9 +147,12 @@ def _both(channel: grpc.Channel) -> Table:
         lower.add_row(
             sink,
             of,
-            str(sum(part.lag_messages for part in parts)) if known else "unknown",
-            str(sum(part.lag_bytes for part in parts)) if known else "unknown",
-            _seconds(max(parts, key=lambda part: part.lag_time.ToNanoseconds()).lag_time),
+            str(sum(part.lag_messages for part in parts)) if known else _UNKNOWN,
+            str(sum(part.lag_bytes for part in parts)) if known else _UNKNOWN,
+            _behind(
+                0 if known else -1,
+                max(parts, key=lambda part: part.lag_time.ToNanoseconds()).lag_time,
+            ),
             str(max(part.unacknowledged for part in parts)),
         )
     outer.add_row(upper)
@@ -187,7 +191,7 @@ def _row(offset: cdc_pb2.SinkOffset) -> dict[str, object]:
         "position": _known(offset.position),
         "lag": _known(offset.lag_messages),
         "bytes": _known(offset.lag_bytes),
-        "behind": _seconds(offset.lag_time),
+        "behind": _behind(offset.lag_messages, offset.lag_time),
         "ack floor": offset.ack_floor,
         "pending": offset.pending,
         "unacked": offset.unacknowledged,
@@ -215,8 +219,9 @@ def _target(text: str) -> config_pb2.Start:
 
 
 def _known(number: int) -> str:
-    return str(number) if number >= 0 else "unknown"
+    return str(number) if number >= 0 else _UNKNOWN
 
 
-def _seconds(given: Duration) -> str:
-    return f"{given.ToNanoseconds() / 1e9:.1f} s"
+def _behind(lag: int, time: Duration) -> str:
+    """How long it is behind, unless nobody knows how much (-1)."""
+    return f"{time.ToNanoseconds() / 1e9:.1f} s" if lag >= 0 else _UNKNOWN

@@ -1,4 +1,4 @@
-"""`waxtap plan, apply`: a whole waxtap.yaml, and the control service's configuration."""
+"""`waxtap plan, apply, rollback`: a whole waxtap.yaml, and the control service's configuration."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from control.pb.cdc.v1 import cdc_pb2 as cdc
 from control.pb.cdc.v1 import cdc_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import grpc
 
 File = Annotated[Path | None, Parameter(name=["--file", "-f"])]
@@ -88,6 +90,49 @@ def apply(
     print(f"applied as revision {answer.revision.revision}")
 
 
+def rollback(
+    revision: int,
+    *,
+    yes: Annotated[bool, Parameter(name=["--yes", "-y"], negative=())] = False,
+    server_objects: Annotated[Keep, Parameter(name="--server-objects")] = "keep",
+    stream: Annotated[Keep, Parameter(name="--stream")] = "keep",
+    output: Format = "table",
+    service: Service | None = None,
+) -> None:
+    """Make an earlier revision of the service's configuration the latest one again.
+
+    Sources that it does not have are deleted; their slots and streams stay unless said.
+
+    Args:
+        revision: Which; `waxtap list revisions` tells them.
+        yes: Do it; without, nothing is done.
+        server_objects: Of deleted sources: what becomes of slots and publications on servers.
+        stream: Of deleted sources: what becomes of their streams, with every message in them.
+        output: Text, JSON or YAML.
+        service: Where the control service is.
+    """
+    if not yes:
+        raise ConfigError(
+            "cli.not_sure",
+            f"the configuration would become what revision {revision} was",
+            cure="look at `waxtap list revisions`, then add --yes",
+        )
+    service = service or Service()
+    with service.channel() as channel:
+        answer = cdc_pb2_grpc.ConfigServiceStub(channel).RollBack(
+            cdc.RollBackRequest(
+                revision=revision,
+                server_objects=DISPOSALS[server_objects],
+                stream=DISPOSALS[stream],
+            )
+        )
+    if output != "table":
+        show(plain(answer), output)
+        return
+    _show_left_behind(answer.left_behind)
+    print(f"rolled back, as revision {answer.revision}")
+
+
 def _plan(channel: grpc.Channel, text: str) -> cdc.PlanResponse:
     return cdc_pb2_grpc.ConfigServiceStub(channel).Plan(cdc.PlanRequest(yaml=text))
 
@@ -109,17 +154,21 @@ def _show_plan(found: cdc.PlanResponse, output: Format) -> None:
     ):
         for flow in flows:
             out.print(f"{what} {flow}", highlight=False)
-    for left in found.left_behind:
+    _show_left_behind(found.left_behind)
+    if not found.changes:
+        out.print("nothing to change")
+    out.print(f"hash {found.hash}", highlight=False)
+
+
+def _show_left_behind(sources: Iterable[cdc.LeftBehind]) -> None:
+    for left in sources:
         stays = [*left.server_objects, *([f"stream {left.stream}"] if left.stream else [])]
-        out.print(
+        console().print(
             f"leaves of {left.name}: {', '.join(stays)} → {left.cure}",
             style="yellow",
             highlight=False,
             soft_wrap=True,
         )
-    if not found.changes:
-        out.print("nothing to change")
-    out.print(f"hash {found.hash}", highlight=False)
 
 
 def _text(file: Path | None) -> str:

@@ -72,6 +72,16 @@ def test_a_file_is_planned_applied_and_looked_at(
     assert run(["list", "revisions"]) == OK
     assert "sinks/warehouse" in capsys.readouterr().out
 
+    first = control.store.read().revision
+    file.write_text(YAML.replace("partitions: 2", "partitions: 3"))
+    assert run(["apply", "-f", str(file)]) == OK
+    assert run(["rollback", str(first)]) == WRONG_INPUT
+    assert run(["rollback", "9999", "--yes"]) == WRONG_INPUT
+    capsys.readouterr()
+    assert run(["rollback", str(first), "--yes"]) == OK
+    assert "rolled back, as revision" in capsys.readouterr().out
+    assert control.store.read().tree["topics"] == {"db.users": {"partitions": 2}}
+
     assert run(["check"]) == FAILED
     told = capsys.readouterr().out
     assert "sources/shop: cannot run" in told
