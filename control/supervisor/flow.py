@@ -242,7 +242,7 @@ class SupervisedFlow:
         self.state, self._started = State.RUNNING, now
 
     def _failed(self, now: float, status: int | None, last_words: str) -> None:
-        self.last_error = f"{_told(status)}{last_words}"
+        self.last_error = ": ".join(filter(None, (_told(status), last_words)))
         if status == _REFUSED_STATUS:
             self.state = State.REFUSED
             return
@@ -258,5 +258,5 @@ def _told(status: int | None) -> str:
     if status is None:
         return ""
     if status < 0:
-        return f"ended by signal {-status}: "
-    return f"ended with status {status}: "
+        return f"ended by signal {-status}"
+    return f"ended with status {status}"

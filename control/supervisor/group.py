@@ -94,8 +94,8 @@ class Group:
                 child.returncode = 0
 
     def last_error(self) -> str:
-        """The last words of its log."""
-        return logs.last_error(self._folder.log)
+        """The last words in its log of this run."""
+        return logs.last_error(self._folder.log, self.run.started)
 
     def forget(self) -> None:
         """It is gone, and needs not be known any more."""
@@ -148,6 +148,7 @@ class Launcher:
             self.configure(folder, rendered)
             ports = tuple(free_port() for _ in range(rendered.processes))
             addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in ports)
+            started = time.time()
             with folder.log.open("ab") as log:
                 for number, port in enumerate(ports):
                     cluster = ["-i", str(number), "-a", addresses] if len(ports) > 1 else []
@@ -168,7 +169,7 @@ class Launcher:
                 ProcessIdentity.of(child.pid) or ProcessIdentity(child.pid, 0, "")
                 for child in children
             )
-            run = Run(rendered.name, mark, members, ports, time.time())
+            run = Run(rendered.name, mark, members, ports, started)
             folder.write_run(run)
         except BaseException:
             for child in children:

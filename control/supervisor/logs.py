@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from control.servers.process import tail
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 _MOST_BYTES = 16 * 1024 * 1024
@@ -33,13 +34,23 @@ def rotate(log: Path, most: int = _MOST_BYTES) -> bool:
     return True
 
 
-def last_error(log: Path) -> str:
-    """The last error that a log tells of, or else its last line; empty without any."""
+def last_error(log: Path, since: float = 0.0) -> str:
+    """The last error that a log tells of, or else its last words; empty without any.
+
+    Words are what is not one of our own lines: those of an interpreter that gave up, perhaps.
+
+    Args:
+        log: The log.
+        since: What our own lines told earlier does not count (seconds since 1970).
+    """
     lines = [line for line in tail(log).splitlines() if line.strip()]
     for line in reversed(lines):
-        if told := _error(line):
+        fields = _fields(line)
+        if fields and "timestamp" in fields and _time(fields["timestamp"]) < since:
+            break
+        if told := _error(fields):
             return told[:_LONGEST]
-    return lines[-1].strip()[:_LONGEST] if lines else ""
+    return "" if not lines or _fields(lines[-1]) else lines[-1].strip()[:_LONGEST]
 
 
 def last_trouble(log: Path, since: float) -> str:
@@ -50,11 +61,8 @@ def last_trouble(log: Path, since: float) -> str:
         since: Earlier ones do not count (seconds since 1970).
     """
     for line in reversed(tail(log).splitlines()):
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(fields, dict) and fields.get("level") == "warning":
+        fields = _fields(line)
+        if fields.get("level") == "warning":
             if _time(fields.get("timestamp")) < since:
                 return ""
             reason = str(fields.get("reason") or "")
@@ -69,13 +77,18 @@ def _time(text: object) -> float:
         return 0.0
 
 
-def _error(line: str) -> str:
-    """A line of a flow's log that tells of an error, in words; empty for any other."""
+def _fields(line: str) -> dict[str, object]:
+    """What one of our own lines says; empty for any other."""
     try:
         fields = json.loads(line)
     except ValueError:
-        return ""
-    if not isinstance(fields, dict) or fields.get("level") != "error":
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _error(fields: Mapping[str, object]) -> str:
+    """A line that tells of an error, in words; empty for any other."""
+    if fields.get("level") != "error":
         return ""
     code, where, cure = (str(fields.get(name) or "") for name in ("code", "where", "cure"))
     text = str(fields.get("event", ""))

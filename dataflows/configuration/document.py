@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 # A word out of the file; what the parser calls by a name of its own stands in angle brackets.
 _QUOTED = re.compile(r"""(?:'|")((?<=')[^']*|(?<=")[^"]*)(?:'|")""")
 
+# No configuration is deeper, or has more values once its aliases are followed.
+_DEEPEST, _MOST_VALUES = 50, 1_000_000
+
 
 def read(path: Path) -> object:
     """What a file says.
@@ -39,13 +42,39 @@ def parse_text(text: str, name: str) -> object:
     """What the text of a file of this name says.
 
     Raises:
-        ConfigError: It is not YAML.
+        ConfigError: It is not YAML; or it is nested too deeply, or its aliases make it endless.
     """
     try:
         tree: object = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader, see below
     except yaml.YAMLError as error:
         raise ConfigError("config.not_yaml", _told(error), where=name) from None
+    except RecursionError:
+        raise _unbounded("it is nested too deeply", name) from None
+    _check_bounds(tree, name)
     return tree
+
+
+def _check_bounds(tree: object, name: str) -> None:
+    """Refuse what aliases (`*name`) make endless, or so large that nobody can have meant it."""
+    values, left = 0, [(tree, 0)]
+    while left:
+        value, depth = left.pop()
+        values += 1
+        if depth > _DEEPEST or values > _MOST_VALUES:
+            raise _unbounded("its aliases make it endless, or nested too deeply", name)
+        if isinstance(value, dict):
+            left += [(one, depth + 1) for one in value.values()]
+        elif isinstance(value, list):
+            left += [(one, depth + 1) for one in value]
+
+
+def _unbounded(problem: str, name: str) -> ConfigError:
+    return ConfigError(
+        "config.unbounded",
+        problem,
+        where=name,
+        cure="write out what an alias (`*name`) stands for, above all inside of itself",
+    )
 
 
 def _told(error: yaml.YAMLError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,6 +119,19 @@ def test_the_last_words_are_the_last_error_or_the_last_line(tmp_path: Path) -> N
     told = {"level": "error", "event": "gone", "code": "a.b", "where": "slot x", "cure": "make it"}
     log.write_text(f"thread panicked\n{json.dumps(told)}\nthread panicked again\n")
     assert logs.last_error(log) == "[a.b] slot x: gone → make it"
+
+
+def test_the_last_words_of_a_run_are_none_of_an_earlier_one(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    refused = {"level": "error", "event": "gone", "timestamp": "2026-11-27T10:00:00Z"}
+    began = {"level": "info", "event": "capturing", "timestamp": "2026-11-27T10:00:10Z"}
+    log.write_text(f"{json.dumps(refused)}\n{json.dumps(began)}\n")
+    second = datetime(2026, 11, 27, 10, 0, 5, tzinfo=UTC).timestamp()
+    assert logs.last_error(log, second) == ""
+    assert logs.last_error(log, second - 60) == "gone"
+    with log.open("a") as more:
+        more.write("Fatal Python error: Segmentation fault\n")
+    assert logs.last_error(log, second) == "Fatal Python error: Segmentation fault"
 
 
 def test_a_warning_of_an_earlier_run_is_no_trouble_of_this_one(tmp_path: Path) -> None:

@@ -152,9 +152,23 @@ def test_a_configuration_needs_a_source() -> None:
     assert (caught.value.code, caught.value.where) == ("config.missing", "sources")
 
 
+def _doubling(times: int) -> bytes:
+    """Each line holds the one before it twice."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, times))]
+    return "\n".join(lines).encode()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(b"a: {", "expected"), (b"nats: {}\nnats: {}\n", "twice"), (b"\xff\xfe", "UTF-8")],
+    [
+        (b"a: {", "expected"),
+        (b"nats: {}\nnats: {}\n", "twice"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"sources: &a {b: *a}\n", "endless"),
+        (b"sources: &a [1, *a]\n", "endless"),
+        (_doubling(30), "endless"),
+        (b"a: " + b"[" * 5000 + b"]" * 5000, "deeply"),
+    ],
 )
 def test_a_file_that_is_not_yaml_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "waxtap.yaml"
