@@ -106,6 +106,17 @@ def create_database(dsn: str, name: str) -> None:
         connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
 
 
+@contextmanager
+def slot_of(dsn: str, name: str) -> Iterator[str]:
+    """A slot that begins now and lasts as long as the context; gives its name."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+        try:
+            yield name
+        finally:
+            drop_slot(connection, name)
+
+
 def drop_slot(connection: psycopg.Connection, name: str) -> None:
     """Drop a slot as soon as its reader has gone; harmless when there is no such slot."""
 

@@ -11,14 +11,13 @@ the whole run (`pg_stat_wal`).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 import psycopg
 
-from bench.backlog import TABLE, create_database, create_table, drop_slot
+from bench.backlog import TABLE, create_database, create_table, slot_of
 from bench.deliver import highest
 from bench.errors import FailedError
 from bench.fleet import Fleet
@@ -74,7 +73,7 @@ def run(fleet: Fleet, settings: Settings) -> Samples:
         fleet.nats(_NAME) as server,
         StreamObserver(server.url, STREAM) as stream,
         psycopg.connect(target, autocommit=True) as connection,
-        _slot(source) as slot,
+        slot_of(source, _NAME) as slot,
     ):
         setup = Setup(fleet.folder / _NAME, server.url, source, target, slot)
         with setup.start(f"capture/{SOURCE}") as capture, setup.start("deliver/target") as deliver:
@@ -185,13 +184,3 @@ def _flush_seconds(target: psycopg.Connection) -> float:
         query = "select wal_sync_time, wal_sync from pg_stat_wal"
     row = target.execute(query).fetchone()
     return float(row[0]) / float(row[1]) / 1e3 if row and row[1] else 0.0
-
-
-@contextmanager
-def _slot(dsn: str) -> Iterator[str]:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (_NAME,))
-        try:
-            yield _NAME
-        finally:
-            drop_slot(connection, _NAME)

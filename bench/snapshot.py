@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import msgspec
 import psycopg
 
-from bench.backlog import PUBLICATION, TABLE, create_database, create_table, drop_slot, fill
+from bench.backlog import PUBLICATION, TABLE, create_database, create_table, fill, slot_of
 from bench.errors import FailedError
 from bench.fleet import Fleet
 from bench.flow import CHANGES, SOURCE, STREAM, Setup
@@ -53,7 +52,7 @@ def run(fleet: Fleet, settings: Settings, number: int) -> dict[str, float]:
         connection.execute(f"vacuum analyze {TABLE}")
     figures = {"snapshot_decoded_per_s": _decoded(dsn, rows)}
     with (
-        _slot(dsn) as slot,
+        slot_of(dsn, _NAME) as slot,
         fleet.nats(f"{_NAME}-{number}") as server,
         StreamObserver(server.url, STREAM) as stream,
     ):
@@ -106,7 +105,7 @@ def run(fleet: Fleet, settings: Settings, number: int) -> dict[str, float]:
 
 def _decoded(dsn: str, rows: int) -> float:
     """Rows a second from the table to changes, in this process, from the first one on."""
-    with _slot(dsn) as slot:
+    with slot_of(dsn, _NAME) as slot:
         spec = SourceSpec.model_validate(
             {
                 "type": "postgres",
@@ -129,13 +128,3 @@ def _decoded(dsn: str, rows: int) -> float:
                 if not clock:
                     clock, before = time.monotonic(), found
             return (found - before) / (time.monotonic() - clock)
-
-
-@contextmanager
-def _slot(dsn: str) -> Iterator[str]:
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("select pg_create_logical_replication_slot(%s, 'pgoutput')", (_NAME,))
-        try:
-            yield _NAME
-        finally:
-            drop_slot(connection, _NAME)
