@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from connectors.postgres.snapshot import copy_text
-from connectors.postgres.snapshot.chunk_reader import Block, Request, Survey
+from connectors.postgres.snapshot.blocks import Block, Request, Survey
 from connectors.snapshot.copying import Copying
 from connectors.snapshot.progress import STATE, Progress
 from connectors.snapshot.touches import INVISIBLE, Emitted, Touches
