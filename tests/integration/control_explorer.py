@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,15 @@ from google.rpc.error_details_pb2 import BadRequest
 from grpc_status import rpc_status
 
 from connectors.contracts.changes import Change, Column, TableSchema
+from connectors.contracts.sink import Claim
 from connectors.contracts.source import Checkpoint
+from connectors.jetstream.consumer import share
+from connectors.jetstream.dead_letters import DeadLetters
+from connectors.jetstream.letter_claims import claim_letters
 from connectors.jetstream.publisher import Publisher
-from connectors.jetstream.stream import open_stream
+from connectors.jetstream.spec import DeadLetterSpec
+from connectors.jetstream.stream import open_stream, stream_name
+from connectors.letters import Letter
 from control.cli.app import run
 from control.server.assembly import ControlServer
 from dataflows.routing import partition
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     import pytest
 
     from connectors.jetstream.spec import NatsSpec
+    from connectors.letters import Reason, State
 
 PARTITIONS = 4
 
@@ -156,3 +163,20 @@ def told(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[
     finally:
         structlog.reset_defaults()  # a command logs to the stderr of this test
     return status, capsys.readouterr().out
+
+
+def put_letters(
+    nats: NatsSpec, sink: str, source: str, topic: str, reason: Reason, letters: Mapping[int, State]
+) -> None:
+    """Store letters of a sink, by the sequences of their messages; each waits for a row of its own.
+
+    No flow holds them: the claim is nobody's afterwards.
+    """
+    found = share(nats, sink, stream_name(source), [topic])
+    assert found is not None
+    fence = claim_letters(nats, DeadLetterSpec(), found)
+    claim = Claim(found, 1, dict.fromkeys(found.subjects, 0), fence=fence)
+    with closing(DeadLetters(nats, DeadLetterSpec(), claim, threading.Event())) as store:
+        store.load()
+        for sequence, state in letters.items():
+            store.put([Letter(sequence, topic, (sequence,), state, reason)])

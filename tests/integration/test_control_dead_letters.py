@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,8 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from connectors.contracts.sink import Claim
-from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import DeadLetters
-from connectors.jetstream.letter_claims import claim_letters
-from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
-from connectors.letters import Letter, Reason, State
+from connectors.jetstream.spec import NatsSpec
+from connectors.letters import Reason, State
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.services.calls import Repetitions, Workers
 from control.services.dead_letter_service import DeadLetterService
@@ -25,6 +20,7 @@ from tests.integration.control_explorer import (
     FixedSpecs,
     Writer,
     listening,
+    put_letters,
     refused,
     row,
     subject,
@@ -74,16 +70,9 @@ def served(nats_factory: NatsFactory) -> Iterator[Served]:
     nats = NatsSpec(url=(nats_factory(max_payload=64 * 1024, sync_interval="2m").url,))
     with closing(Writer(nats, "shop")) as writer:
         writer.write([(subject("shop", "db.users", each), each) for each in CHANGES.values()])
-    found = share(nats, "hook", "CDC_shop", ["db.*"])
-    assert found is not None
-    fence = claim_letters(nats, DeadLetterSpec(), found)
-    claim = Claim(found, 1, dict.fromkeys(found.subjects, 0), fence=fence)
     reason = Reason("PermanentError", "webhook.refused", "status 422")
-    with closing(DeadLetters(nats, DeadLetterSpec(), claim, threading.Event())) as store:
-        store.load()
-        for each in CHANGES:
-            state = State.PARKED if each in PARKED else State.FAILED
-            store.put([Letter(each, "db.users", (each,), state, reason)])
+    states = {each: State.PARKED if each in PARKED else State.FAILED for each in CHANGES}
+    put_letters(nats, "hook", "shop", "db.users", reason, states)
     workers = Workers()
     service = DeadLetterService(nats, FixedSpecs({}), workers, Repetitions(nats), patience=0.2)
     with (

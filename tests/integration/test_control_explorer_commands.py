@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import closing
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -11,12 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from connectors.contracts.sink import Claim
-from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import DeadLetters
-from connectors.jetstream.letter_claims import claim_letters
-from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
-from connectors.letters import Letter, Reason, State
+from connectors.jetstream.spec import NatsSpec
+from connectors.letters import Reason, State
 from control.explorer.explorer import Explorer
 from control.services.calls import Repetitions, Workers
 from control.services.dead_letter_service import DeadLetterService
@@ -27,6 +22,7 @@ from tests.integration.control_explorer import (
     FixedSpecs,
     Writer,
     listening,
+    put_letters,
     row,
     subject,
     told,
@@ -68,22 +64,11 @@ def waxtap(
     with closing(Writer(nats, "shop")) as writer, closing(Explorer(nats, specs, {})) as explorer:
         changes = [row("shop", number, number) for number in range(1, COUNT + 1)]
         writer.write([(subject("shop", "db.users", each), each) for each in changes])
-        put_letter(nats)
+        reason = Reason("PermanentError", "postgres.constraint", "it is not good")
+        put_letters(nats, "warehouse", "shop", "db.users", reason, {5: State.FAILED})
         with listening(register) as address:
             yield lambda *arguments: told([*arguments, "--server", address], capsys)
     workers.close()
-
-
-def put_letter(nats: NatsSpec) -> None:
-    """The message with the sequence 5 is a letter of `warehouse`."""
-    found = share(nats, "warehouse", "CDC_shop", ["db.*"])
-    assert found is not None
-    fence = claim_letters(nats, DeadLetterSpec(), found)
-    claim = Claim(found, 1, dict.fromkeys(found.subjects, 0), fence=fence)
-    reason = Reason("PermanentError", "postgres.constraint", "it is not good")
-    with closing(DeadLetters(nats, DeadLetterSpec(), claim, threading.Event())) as store:
-        store.load()
-        store.put([Letter(5, "db.users", (1,), State.FAILED, reason)])
 
 
 def test_topics_and_messages(waxtap: Callable[..., tuple[int, str]]) -> None:

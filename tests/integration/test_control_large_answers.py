@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
-from connectors.contracts.sink import Claim
-from connectors.jetstream.consumer import share
-from connectors.jetstream.dead_letters import DeadLetters
-from connectors.jetstream.letter_claims import claim_letters
-from connectors.jetstream.spec import DeadLetterSpec, NatsSpec
-from connectors.letters import Letter, Reason, State
+from connectors.jetstream.spec import NatsSpec
+from connectors.letters import Reason, State
 from control.explorer.explorer import Explorer
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.servers.nats import NatsServer, find_nats_server
@@ -26,6 +21,7 @@ from tests.integration.control_explorer import (
     FixedSpecs,
     Writer,
     listening,
+    put_letters,
     refused,
     row,
     subject,
@@ -58,7 +54,8 @@ def address() -> Iterator[str]:
                 writer.write([(subject(source, "db.users", each), each) for each in rows])
         with closing(Writer(nats, "big")) as writer:
             writer.write([("CDC.big.big.0", LARGE_ROW)])
-        put_letter(nats)
+        reason = Reason("PermanentError", "postgres.constraint", "it is too large")
+        put_letters(nats, "warehouse", "big", "big", reason, {2: State.FAILED})
         specs = FixedSpecs({})
         workers, explorer = Workers(), Explorer(nats, specs)
 
@@ -68,17 +65,6 @@ def address() -> Iterator[str]:
 
         with closing(explorer), closing(workers), listening(register) as found:
             yield found
-
-
-def put_letter(nats: NatsSpec) -> None:
-    found = share(nats, "warehouse", "CDC_big", ["big"])
-    assert found is not None
-    fence = claim_letters(nats, DeadLetterSpec(), found)
-    claim = Claim(found, 1, dict.fromkeys(found.subjects, 0), fence=fence)
-    reason = Reason("PermanentError", "postgres.constraint", "it is too large")
-    with closing(DeadLetters(nats, DeadLetterSpec(), claim, threading.Event())) as store:
-        store.load()
-        store.put([Letter(2, "big", (1,), State.FAILED, reason)])
 
 
 @pytest.fixture
