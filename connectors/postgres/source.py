@@ -22,10 +22,11 @@ from connectors.postgres.setup import prepare as setup
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
 from connectors.postgres.setup.trial import try_out
-from connectors.postgres.snapshot.chunk_reader import ChunkReader
-from connectors.postgres.snapshot.snapshot import Snapshot
-from connectors.postgres.snapshot.tables import published
+from connectors.postgres.snapshot.table_reader import PostgresTableReader
+from connectors.postgres.snapshot.tables import Published, published
+from connectors.snapshot.chunk_reader import ChunkReader
 from connectors.snapshot.progress import STATE, is_done, read
+from connectors.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -127,11 +128,15 @@ class PostgresSource:
                 "dropped, the snapshot is complete", source=self._settings.source, what=dropped
             )
 
-    def _snapshot(self, progress: Progress | None) -> Snapshot | None:
+    def _snapshot(self, progress: Progress | None) -> Snapshot[Published] | None:
         if progress is None:
             return None
         settings = self._settings
-        return Snapshot(settings.source, ChunkReader(settings, settings.wants), progress)
+        readers = [
+            PostgresTableReader(settings, settings.wants) for _ in range(settings.snapshot_readers)
+        ]
+        reader: ChunkReader[Published] = ChunkReader("postgres", settings.source, readers)
+        return Snapshot(settings.source, reader, progress)
 
     def check(self) -> list[WaxtapError]:
         """What would keep the source from starting anew; changes nothing on the server.

@@ -33,6 +33,9 @@ class SourceSpec(BaseModel):
         description="read the rows that are there when the source starts for the first time: "
         "before the changes that follow, not at all, or nothing else",
     )
+    snapshot_readers: int = Field(
+        default=1, ge=1, le=16, description="over how many connections a snapshot reads at once"
+    )
     messages: bool = Field(default=True, description="capture logical decoding messages (14+)")
 
 

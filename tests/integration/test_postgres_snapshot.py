@@ -15,7 +15,8 @@ from psycopg.conninfo import make_conninfo
 from connectors.contracts.source import Finite
 from connectors.errors import ConfigError
 from connectors.postgres.pgoutput.lsn import parse_lsn, stored_lsn
-from connectors.postgres.snapshot import queries, snapshot
+from connectors.postgres.snapshot import queries
+from connectors.snapshot import read_ahead
 from tests.integration.postgres_capture import (
     after,
     envelope,
@@ -132,17 +133,17 @@ def test_every_kind_of_key_in_chunks_of_every_size(
 ) -> None:
     monkeypatch.setattr(queries, "PAGES", 2)
     counts: dict[str, list[Counter[str]]] = {}
-    for rows in (50, 16384):
-        monkeypatch.setattr(snapshot, "ROWS", rows)
+    for rows, readers in ((50, 1), (16384, 1), (50, 3)):
+        monkeypatch.setattr(read_ahead, "ROWS", rows)
         seen: dict[str, Counter[str]] = {name: Counter() for name in KEYS}
-        for change in take(kinds, name=f"s{rows}"):
+        for change in take(kinds, name=f"s{rows}_{readers}", snapshot_readers=readers):
             assert change.table is not None
             seen[change.table.name][change.key or str(after(change))] += 1
         for name, counter in seen.items():
             counts.setdefault(name, []).append(counter)
     for name, counters in counts.items():
-        assert [counter.total() for counter in counters] == [300] * 2, name
-        assert counters[0] == counters[1], name
+        assert [counter.total() for counter in counters] == [300] * 3, name
+        assert counters[0] == counters[1] == counters[2], name
         if "keyless" not in name:
             assert len(counters[0]) == 300, name
 
@@ -209,7 +210,7 @@ def test_columns_and_rows_that_are_not_published_are_not_read(database: Database
 def test_goes_on_where_it_was_after_every_chunk(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "ROWS", 100)
+    monkeypatch.setattr(read_ahead, "ROWS", 100)
     run(
         database,
         "CREATE TABLE a (x text, y int, PRIMARY KEY (y, x))",
@@ -294,7 +295,7 @@ def test_wide_rows_are_cut_by_their_size(database: Database) -> None:
 def test_a_table_that_is_dropped_meanwhile_is_left_out(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "ROWS", 100)
+    monkeypatch.setattr(read_ahead, "ROWS", 100)
     run(
         database,
         "CREATE TABLE a (id int PRIMARY KEY)",

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from connectors.contracts.changes import UNAVAILABLE
-from connectors.postgres.snapshot import snapshot
-from connectors.postgres.snapshot.snapshot import Snapshot
+from connectors.snapshot import read_ahead
+from connectors.snapshot.snapshot import Snapshot
 from tests.integration.postgres_capture import (
     after,
     envelope,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from connectors.contracts.changes import Change
     from connectors.contracts.source import Chunk, SourceReader
+    from connectors.postgres.snapshot.tables import Published
     from tests.servers.postgres import Database, DatabaseFactory, PostgresFactory
 
 pytestmark = pytest.mark.servers
@@ -101,7 +102,7 @@ def test_a_commit_that_is_emitted_and_not_yet_visible_is_waited_for(
     with closing(make_source(alone.dsn, snapshot="initial").open(None)) as reader:
         # Nothing is asked for before the update is given out: its key is noted nowhere.
         with monkeypatch.context() as held:
-            held.setattr(Snapshot, "_ask", lambda _: None)
+            held.setattr(read_ahead.ReadAhead, "ask", lambda *_: None)
             read_for(reader, 0.3)
             with waiting_for_a_standby(alone):
                 chunks = read_until(reader, updated)
@@ -138,7 +139,7 @@ def test_a_commit_that_is_emitted_while_the_chunk_is_open_takes_its_row_out(
 ) -> None:
     ready = threading.Event()
 
-    def note(taken: Snapshot, _: int) -> bool:
+    def note(taken: Snapshot[Published], _: int) -> bool:
         if taken.ready:
             ready.set()
         return False
@@ -155,11 +156,12 @@ def test_a_commit_that_is_emitted_while_the_chunk_is_open_takes_its_row_out(
     assert told(chunks) == [("u", 1, "new"), ("r", 2, "old")]
 
 
+@pytest.mark.parametrize("readers", [1, 3])
 def test_replayed_in_order_the_stream_is_the_table(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch, readers: int
 ) -> None:
     """Writers change keys, values, large values, and empty a table, while small chunks are read."""
-    monkeypatch.setattr(snapshot, "ROWS", 64)
+    monkeypatch.setattr(read_ahead, "ROWS", 64)
     run(
         database,
         "CREATE TABLE t (id int PRIMARY KEY, v bigint, large text)",
@@ -172,7 +174,7 @@ def test_replayed_in_order_the_stream_is_the_table(
     writers = [
         threading.Thread(target=write, args=(database.dsn, seed, stop)) for seed in (1, 2, 3)
     ]
-    source = make_source(database.dsn, snapshot="initial")
+    source = make_source(database.dsn, snapshot="initial", snapshot_readers=readers)
     with closing(source.open(None)) as reader:
         for writer in writers:
             writer.start()

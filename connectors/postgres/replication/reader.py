@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from connectors.postgres.replication.table_filter import TableFilter
     from connectors.postgres.setup.publication_watch import PublicationWatch
     from connectors.postgres.setup.settings import Settings
-    from connectors.postgres.snapshot.snapshot import Snapshot
+    from connectors.postgres.snapshot.tables import Published
+    from connectors.snapshot.snapshot import Snapshot
 
 CHECKPOINT_INTERVAL_S = 5.0
 
@@ -72,7 +73,7 @@ class PostgresReader:
         anchor: bool,
         table_filter: TableFilter,
         watch: PublicationWatch | None,
-        snapshot: Snapshot | None = None,
+        snapshot: Snapshot[Published] | None = None,
         finish: Callable[[], None] | None = None,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:

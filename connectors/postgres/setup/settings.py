@@ -37,6 +37,7 @@ class Settings:
         create: Whether to create what is missing.
         messages: Whether to capture logical decoding messages.
         snapshot: Whether the rows that are there before are read: `initial`, `never` or `only`.
+        snapshot_readers: Over how many connections they are read at once.
         accept: Losses that the user has accepted, by token.
     """
 
@@ -51,6 +52,7 @@ class Settings:
     create: bool
     messages: bool
     snapshot: str
+    snapshot_readers: int
     accept: frozenset[str]
 
     @property
@@ -101,6 +103,7 @@ def resolve(source: str, spec: SourceSpec, accept: Collection[str] = ()) -> Sett
         create=spec.create,
         messages=spec.messages,
         snapshot=spec.snapshot,
+        snapshot_readers=spec.snapshot_readers,
         accept=frozenset(accept),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, LiteralString
+from typing import TYPE_CHECKING, Literal, LiteralString
 
 from psycopg import sql
 
@@ -18,22 +18,52 @@ _BUILT_IN = "pg_catalog"
 
 
 def by_key(
-    described: Described, after: Sequence[str], limit: int, *, partitioned: bool
+    described: Described,
+    after: Sequence[str],
+    until: Sequence[str],
+    limit: int,
+    *,
+    partitioned: bool,
 ) -> sql.Composed:
     """Reads at most `limit` rows whose key follows `after`, in the key's order.
 
     The comparison is the index' own, so that what it says and the order of rows agree whatever the
     type and its collation.
+
+    Args:
+        described: The table.
+        after: A key; empty: from the first row.
+        until: The last key that is wanted; empty: up to the last row.
+        limit: Of rows.
+        partitioned: Whether partitions are to be read as well.
     """
     conditions = _filter(described)
     if after:
-        conditions.append(_follows(described.key, after))
+        conditions.append(_compared(described.key, ">", after))
+    if until:
+        conditions.append(_compared(described.key, "<=", until))
     return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} LIMIT {}) TO STDOUT").format(
         _columns(described),
         _from((described.relation.schema, described.relation.name), partitioned),
         _where(conditions),
-        sql.SQL(", ").join(_order(column) for column in described.key),
+        _ordered(described),
         sql.Literal(limit),
+    )
+
+
+def bound(
+    described: Described, after: Sequence[str], limit: int, *, partitioned: bool
+) -> sql.Composed:
+    """Reads the key of the `limit`-th row behind `after`, and of the one behind it.
+
+    The publication's condition does not count: the index alone can answer this.
+    """
+    return sql.SQL("COPY (SELECT {} FROM {} {} ORDER BY {} OFFSET {} LIMIT 2) TO STDOUT").format(
+        sql.SQL(", ").join(sql.Identifier(column.name) for column in described.key),
+        _from((described.relation.schema, described.relation.name), partitioned),
+        _where([_compared(described.key, ">", after)] if after else []),
+        _ordered(described),
+        sql.Literal(limit - 1),
     )
 
 
@@ -92,18 +122,24 @@ def _operator(column: KeyColumn, name: LiteralString) -> sql.Composable:
     return sql.SQL("OPERATOR({}." + name + ")").format(sql.Identifier(column.operators))
 
 
-def _order(column: KeyColumn) -> sql.Composable:
-    name = sql.Identifier(column.name)
-    if column.operators == _BUILT_IN:
-        return name
-    return sql.SQL("{} USING {}").format(name, _operator(column, "<"))
+def _ordered(described: Described) -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.Identifier(column.name)
+        if column.operators == _BUILT_IN
+        else sql.SQL("{} USING {}").format(sql.Identifier(column.name), _operator(column, "<"))
+        for column in described.key
+    )
 
 
-def _follows(key: Sequence[KeyColumn], after: Sequence[str]) -> sql.Composable:
+def _compared(
+    key: Sequence[KeyColumn], comparison: Literal[">", "<="], values: Sequence[str]
+) -> sql.Composable:
     columns = [sql.Identifier(column.name) for column in key]
-    literals = [sql.Literal(value) for value in after]
+    literals = [sql.Literal(value) for value in values]
     if all(column.operators == _BUILT_IN for column in key):
-        return sql.SQL("({}) OPERATOR(pg_catalog.>) ({})").format(_list(columns), _list(literals))
+        return sql.SQL("({}) OPERATOR(pg_catalog." + comparison + ") ({})").format(
+            _list(columns), _list(literals)
+        )
     # One operator for all columns is all that a comparison of rows has.
     choices: list[sql.Composable] = []
     for place, column in enumerate(key):
@@ -111,8 +147,10 @@ def _follows(key: Sequence[KeyColumn], after: Sequence[str]) -> sql.Composable:
             sql.SQL("{} {} {}").format(columns[i], _operator(key[i], "="), literals[i])
             for i in range(place)
         ]
+        last = place == len(key) - 1
+        operator = comparison if last else ">" if comparison == ">" else "<"
         parts.append(
-            sql.SQL("{} {} {}").format(columns[place], _operator(column, ">"), literals[place])
+            sql.SQL("{} {} {}").format(columns[place], _operator(column, operator), literals[place])
         )
         choices.append(sql.SQL(" AND ").join(parts))
     return sql.SQL("(({}))").format(sql.SQL(") OR (").join(choices))

@@ -71,7 +71,8 @@ ORDER BY k
 """
 _SIZE = """
 SELECT coalesce(pg_relation_filenode(%s::oid), 0)::bigint,
-       coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::bigint
+       coalesce(pg_relation_size(%s::oid), 0) / current_setting('block_size')::bigint,
+       coalesce((SELECT greatest(reltuples, 0) FROM pg_class WHERE oid = %s::oid), 0)::bigint
 """
 
 
@@ -131,6 +132,7 @@ class Described:
         row_filter: The publication's condition, as the server prints it; empty: none.
         filenode: Which file it lies in, where it is paged by where its rows lie.
         pages: How many pages that has.
+        tuples: How many rows there are in it by the server's statistics; 0: nobody has counted.
     """
 
     relation: Relation
@@ -138,6 +140,7 @@ class Described:
     row_filter: str
     filenode: int
     pages: int
+    tuples: int
 
 
 def published(
@@ -200,14 +203,14 @@ def describe(connection: Connection, publication: str, table: Published) -> Desc
             for _, _, _, column, type_, modifier, _ in found
         ),
     )
-    filenode = pages = 0
+    filenode = pages = tuples = 0
     if table.leaf or not key:
-        ((filenode, pages),) = cast(
-            "list[tuple[int, int]]",
-            rows(connection, _SIZE, table.leaf or table.oid, table.leaf or table.oid),
+        oid = table.leaf or table.oid
+        ((filenode, pages, tuples),) = cast(
+            "list[tuple[int, int, int]]", rows(connection, _SIZE, oid, oid, oid)
         )
         key = ()
-    return Described(relation, key, str(row_filter or ""), filenode, pages)
+    return Described(relation, key, str(row_filter or ""), filenode, pages, tuples)
 
 
 def _parts(connection: Connection, table: Published) -> list[Published]:

@@ -604,6 +604,7 @@ class PostgresSource(_message.Message):
     CREATE_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_READERS_FIELD_NUMBER: _builtins.int
     dsn: _builtins.str
     """SECRET. libpq connection string or URL."""
     publication: _builtins.str
@@ -612,6 +613,8 @@ class PostgresSource(_message.Message):
     messages: _builtins.bool
     snapshot: Global___Snapshot.ValueType
     """Whether the rows that are there already are read."""
+    snapshot_readers: _builtins.int
+    """Over how many connections they are read at once."""
     @_builtins.property
     def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -624,10 +627,11 @@ class PostgresSource(_message.Message):
         create: _builtins.bool | None = ...,
         messages: _builtins.bool | None = ...,
         snapshot: Global___Snapshot.ValueType = ...,
+        snapshot_readers: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "create", b"create", "messages", b"messages", "publication", b"publication", "slot", b"slot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "_snapshot_readers", b"_snapshot_readers", "create", b"create", "messages", b"messages", "publication", b"publication", "slot", b"slot", "snapshot_readers", b"snapshot_readers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "create", b"create", "dsn", b"dsn", "messages", b"messages", "publication", b"publication", "slot", b"slot", "snapshot", b"snapshot", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "_snapshot_readers", b"_snapshot_readers", "create", b"create", "dsn", b"dsn", "messages", b"messages", "publication", b"publication", "slot", b"slot", "snapshot", b"snapshot", "snapshot_readers", b"snapshot_readers", "tables", b"tables"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__create: _TypeAlias = _typing.Literal["create"]  # noqa: Y015
     _WhichOneofArgType__create: _TypeAlias = _typing.Literal["_create", b"_create"]  # noqa: Y015
@@ -637,6 +641,8 @@ class PostgresSource(_message.Message):
     _WhichOneofArgType__publication: _TypeAlias = _typing.Literal["_publication", b"_publication"]  # noqa: Y015
     _WhichOneofReturnType__slot: _TypeAlias = _typing.Literal["slot"]  # noqa: Y015
     _WhichOneofArgType__slot: _TypeAlias = _typing.Literal["_slot", b"_slot"]  # noqa: Y015
+    _WhichOneofReturnType__snapshot_readers: _TypeAlias = _typing.Literal["snapshot_readers"]  # noqa: Y015
+    _WhichOneofArgType__snapshot_readers: _TypeAlias = _typing.Literal["_snapshot_readers", b"_snapshot_readers"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__create) -> _WhichOneofReturnType__create | None: ...
     @_typing.overload
@@ -645,6 +651,8 @@ class PostgresSource(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__publication) -> _WhichOneofReturnType__publication | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__slot) -> _WhichOneofReturnType__slot | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_readers) -> _WhichOneofReturnType__snapshot_readers | None: ...
 
 Global___PostgresSource: _TypeAlias = PostgresSource  # noqa: Y015
 

@@ -1,48 +1,41 @@
-"""Reads chunks of tables in a thread and on a connection of its own, while the log is read."""
+"""Reads PostgreSQL tables for snapshots."""
 
 from __future__ import annotations
 
-import queue
 import select
 import threading
 from typing import TYPE_CHECKING, LiteralString, cast
 
 import psycopg
-import structlog
 from psycopg import pq, sql
 
-from connectors.errors import ConfigError, FatalError, RetryableError, WaxtapError
+from connectors.errors import ConfigError, FatalError, RetryableError
 from connectors.postgres.conninfo import snapshot as conninfo
 from connectors.postgres.pgoutput.lsn import parse_lsn
 from connectors.postgres.pgoutput.types import TypeResolver
 from connectors.postgres.replication.catalog import ServerCatalog
 from connectors.postgres.server import connection_failure, one_line, rows
 from connectors.postgres.snapshot import copy_text, queries, tables
-from connectors.postgres.snapshot.blocks import Block, Request, Survey
+from connectors.postgres.snapshot.block import TableBlock
 from connectors.postgres.snapshot.rendering import TableRenderer
 from connectors.postgres.snapshot.visibility import parse_visible, short
-from connectors.reconnection import delay
+from connectors.snapshot.reading import Cut, Request, Survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from connectors.errors import WaxtapError
     from connectors.postgres.server import Connection
     from connectors.postgres.setup.settings import Settings
     from connectors.postgres.snapshot.tables import Described, Published
-
-_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 # A chunk is cut when its rows are this large, so that two of them are no burden.
 CHUNK_BYTES = 8 * 1024 * 1024
 _PERMISSION = "42501"
 
 
-class _Nudge:
-    """Asks for `ChunkReader.nudge`."""
-
-
-class ChunkReader:
-    """Answers one request after the other. Lost connections are mended inside, with backoff.
+class PostgresTableReader:
+    """Implements `snapshot.reading.TableReader`.
 
     Args:
         settings: The source's.
@@ -51,98 +44,86 @@ class ChunkReader:
 
     def __init__(self, settings: Settings, wanted: Callable[[str, str], bool]) -> None:
         self._settings, self._wanted = settings, wanted
-        self._requests: queue.SimpleQueue[Request | _Nudge | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[Survey | Block | WaxtapError] = queue.SimpleQueue()
         self._stopped = threading.Event()
         self._connection: Connection | None = None
         self._search_path = ""
         self._catalog = ServerCatalog(settings.dsn, settings.source)
         self._renderers: dict[int, TableRenderer] = {}
-        self._thread = threading.Thread(
-            target=self._run, name=f"waxtap-{settings.source}-snapshot", daemon=True
+
+    def survey(self) -> Survey[Published]:
+        """As `TableReader.survey`."""
+        connection = self._connect()
+        found = tables.published(connection, self._settings.publication, self._wanted)
+        # Its list has none of those that began behind the last one that ended; their locks have.
+        ((running, synchronous),) = rows(
+            connection,
+            "SELECT ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text"
+            " UNION SELECT transactionid::text FROM pg_locks"
+            " WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted),"
+            " current_setting('synchronous_standby_names') <> ''",
         )
-        self._thread.start()
+        running = tuple(short(xid) for xid in cast("list[str]", running))
+        return Survey(tuple(found), running, bool(synchronous))
 
-    def survey(self) -> None:
-        """Ask for a `Survey`."""
-        self._requests.put(None)
+    def cut(self, cut: Cut[Published]) -> tuple[str, ...] | None:
+        """As `TableReader.cut`; where rows are paged by their place, after so many pages."""
+        connection = self._connect()
+        described = tables.describe(connection, self._settings.publication, cut.table)
+        if described is None:
+            return ()
+        if not described.key:
+            return _pages_on(described, cut.after, cut.limit)
+        statement = queries.bound(
+            described, cut.after, cut.limit, partitioned=cut.table.partitioned
+        )
+        _command(connection, "BEGIN READ ONLY")
+        lines, _ = self._copy(connection, statement)
+        _command(connection, "COMMIT")
+        # The row itself, and one behind it.
+        return copy_text.at(lines[0], tuple(range(len(described.key)))) if len(lines) > 1 else ()
 
-    def ask(self, request: Request) -> None:
-        """Ask for a `Block`."""
-        self._requests.put(request)
+    def read(self, request: Request[Published]) -> TableBlock:
+        """As `TableReader.read`."""
+        connection = self._connect()
+        _command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        # The first statement takes the snapshot; whatever the snapshot sees is in the log before
+        # the end that is asked for behind it.
+        ((visible, wal_end, read_ms),) = rows(
+            connection,
+            "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,"
+            " (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
+        )
+        block = TableBlock(
+            request, parse_visible(str(visible)), parse_lsn(str(wal_end)), cast("int", read_ms)
+        )
+        described = tables.describe(connection, self._settings.publication, request.table)
+        if described is None:
+            block.complete = True
+        else:
+            block.renderer = self._renderer(connection, described)
+            if described.key:
+                self._read_by_key(connection, block, described)
+            else:
+                self._read_by_place(connection, block, described)
+        if block.complete:
+            block.final = not any(self._has_rows(connection, each) for each in request.following)
+        _command(connection, "COMMIT")
+        return block
 
     def nudge(self) -> None:
-        """Have the server write down the end of its log, which nobody else may ask for now.
-
-        A transaction that has done nothing but begin is enough, and changes nothing.
-        """
-        self._requests.put(_Nudge())
-
-    def take(self) -> Survey | Block | None:
-        """The next answer, in the order of the requests; None: there is none yet.
-
-        Raises:
-            WaxtapError: The tables cannot be read.
-        """
-        try:
-            answer = self._answers.get_nowait()
-        except queue.Empty:
-            if not self._thread.is_alive() and not self._stopped.is_set():
-                raise FatalError(
-                    "postgres.snapshot_died", "the snapshot ended unexpectedly; see the traceback"
-                ) from None
-            return None
-        if isinstance(answer, WaxtapError):
-            raise answer
-        return answer
+        """As `TableReader.nudge`: a transaction that has done nothing but begin is enough."""
+        rows(self._connect(), "SELECT pg_current_xact_id()::text")
 
     def stop(self) -> None:
-        """End; waits for a moment at most. Never raises."""
+        """As `TableReader.stop`."""
         self._stopped.set()
-        self._requests.put(None)
-        self._thread.join(1.0)
 
-    def _run(self) -> None:
-        try:
-            while True:
-                request = self._requests.get()
-                if self._stopped.is_set():
-                    return
-                answer = self._answer(request)
-                if answer is None:
-                    continue
-                self._answers.put(answer)
-                if isinstance(answer, WaxtapError):
-                    return
-        finally:
-            self._disconnect()
-
-    def _answer(self, request: Request | _Nudge | None) -> Survey | Block | WaxtapError | None:
-        failures = 0
-        while not self._stopped.wait(delay(failures) if failures else 0.0):
-            try:
-                connection = self._connect()
-                match request:
-                    case None:
-                        return self._survey(connection)
-                    case _Nudge():
-                        rows(connection, "SELECT pg_current_xact_id()::text")
-                        return None
-                return self._read(connection, request)
-            except RetryableError as error:
-                self._disconnect()
-                failures += 1
-                if failures == 1:
-                    _log.warning(
-                        "a table cannot be read now, trying again",
-                        source=self._settings.source,
-                        table=request.table.label if isinstance(request, Request) else "",
-                        code=error.code,
-                        error=error.message,
-                    )
-            except WaxtapError as error:
-                return error
-        return None
+    def disconnect(self) -> None:
+        """As `TableReader.disconnect`."""
+        self._catalog.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _connect(self) -> Connection:
         if self._connection is not None and not self._connection.closed:
@@ -163,51 +144,6 @@ class ChunkReader:
         self._catalog = ServerCatalog(settings.dsn, settings.source, connection)
         return connection
 
-    def _disconnect(self) -> None:
-        self._catalog.close()
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _survey(self, connection: Connection) -> Survey:
-        found = tables.published(connection, self._settings.publication, self._wanted)
-        # Its list has none of those that began behind the last one that ended; their locks have.
-        ((running, synchronous),) = rows(
-            connection,
-            "SELECT ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot())::text"
-            " UNION SELECT transactionid::text FROM pg_locks"
-            " WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted),"
-            " current_setting('synchronous_standby_names') <> ''",
-        )
-        running = tuple(short(xid) for xid in cast("list[str]", running))
-        return Survey(tuple(found), running, bool(synchronous))
-
-    def _read(self, connection: Connection, request: Request) -> Block:
-        _command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # The first statement takes the snapshot; whatever the snapshot sees is in the log before
-        # the end that is asked for behind it.
-        ((visible, wal_end, read_ms),) = rows(
-            connection,
-            "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,"
-            " (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-        )
-        block = Block(
-            request, parse_visible(str(visible)), parse_lsn(str(wal_end)), cast("int", read_ms)
-        )
-        described = tables.describe(connection, self._settings.publication, request.table)
-        if described is None:
-            block.complete = True
-        else:
-            block.renderer = self._renderer(connection, described)
-            if described.key:
-                self._read_by_key(connection, block, described)
-            else:
-                self._read_by_place(connection, block, described)
-        if block.complete:
-            block.final = not any(self._has_rows(connection, each) for each in request.following)
-        _command(connection, "COMMIT")
-        return block
-
     def _renderer(self, connection: Connection, described: Described) -> TableRenderer:
         relation = described.relation
         known = self._renderers.get(relation.oid)
@@ -223,16 +159,27 @@ class ChunkReader:
             self._renderers = {relation.oid: known}
         return known
 
-    def _read_by_key(self, connection: Connection, block: Block, described: Described) -> None:
+    def _read_by_key(self, connection: Connection, block: TableBlock, described: Described) -> None:
         request = block.request
+        # One more tells whether there are more.
         statement = queries.by_key(
-            described, request.after, request.limit, partitioned=request.table.partitioned
+            described,
+            request.after,
+            request.until,
+            request.limit + 1,
+            partitioned=request.table.partitioned,
         )
         block.lines, whole = self._copy(connection, statement)
-        block.complete = whole and len(block.lines) < request.limit
         block.key = tuple(column.index for column in described.key)
+        more = not whole or len(block.lines) > request.limit
+        del block.lines[request.limit :]
+        block.complete = not more and not request.until
+        if request.until and not more:
+            block.end = request.until
 
-    def _read_by_place(self, connection: Connection, block: Block, described: Described) -> None:
+    def _read_by_place(
+        self, connection: Connection, block: TableBlock, described: Described
+    ) -> None:
         """Read the next pages that hold a row, up to the limit."""
         request = block.request
         file = str(described.filenode)
@@ -243,16 +190,18 @@ class ChunkReader:
         if holder is None:
             block.complete = True
             return
+        until = request.until if request.until and request.until[0] == file else ()
+        last = _page(until[1]) + 1 if until else described.pages
         while not block.lines and not block.complete:
-            page = int(place[1 : place.index(",")])
-            end = page + queries.PAGES
+            end = min(_page(place) + queries.PAGES, max(last, 1))
             statement = queries.by_place(holder, described, place, end, request.limit)
             block.lines, whole = self._copy(connection, statement)
             if whole and len(block.lines) < request.limit:
-                block.complete = end >= described.pages
-                # No row has this number in its page.
-                place = f"({end - 1},65535)"
+                block.complete = end >= last and not until
+                place = _behind_page(end - 1)
                 block.end = (file, place)
+                if block.end == until:
+                    break
             if self._stopped.is_set():
                 break
 
@@ -309,6 +258,26 @@ class ChunkReader:
         else:
             rows(connection, "SELECT set_config('search_path', 'pg_catalog', true)")
         return copy_text.lines(b"".join(pieces)), whole
+
+
+def _page(place: str) -> int:
+    return int(place[1 : place.index(",")])
+
+
+def _behind_page(page: int) -> str:
+    """No row has this number in its page."""
+    return f"({page},65535)"
+
+
+def _pages_on(described: Described, after: tuple[str, ...], limit: int) -> tuple[str, ...] | None:
+    """A place behind which `limit` rows have come by the server's statistics."""
+    if not described.tuples or not described.pages:
+        return None
+    file = str(described.filenode)
+    page = _page(after[1]) if after and after[0] == file else 0
+    pages = max(1, int(limit * described.pages / described.tuples))
+    end = page + min(pages, queries.PAGES)
+    return (file, _behind_page(end)) if end + 1 < described.pages else ()
 
 
 def _name(connection: Connection, table: Published) -> tuple[str, str] | None:
