@@ -1,9 +1,10 @@
-"""A TCP relay that can be cut while it keeps listening, or lose the answer to a message."""
+"""A TCP relay that can be cut while it listens on, lose the answer to a message, or be slow."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
@@ -14,13 +15,17 @@ if TYPE_CHECKING:
 class TcpRelay:
     """Forwards connections to a port on 127.0.0.1.
 
+    Args:
+        target: The port.
+        rate: How many bytes a second the server's answers have on each connection; 0: no limit.
+
     Attributes:
         port: Where it listens.
         lost: How many answers were lost by `lose_answer`.
     """
 
-    def __init__(self, target: int) -> None:
-        self._target = target
+    def __init__(self, target: int, *, rate: int = 0) -> None:
+        self._target, self._rate = target, rate
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.lost = 0
@@ -110,6 +115,8 @@ class TcpRelay:
                     severed = server in self._severed
                 if severed:
                     break
+                if self._rate:
+                    time.sleep(len(data) / self._rate)
                 client.sendall(data)
         with suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import closing
 from functools import partial
@@ -25,6 +26,7 @@ from tests.integration.postgres_capture import (
 )
 from tests.integration.postgres_snapshots import done, run, take
 from tests.integration.postgres_type_tables import builtin_types, create_type_tables
+from tests.integration.tcp_relay import TcpRelay
 
 if TYPE_CHECKING:
     from connectors.contracts.changes import Change
@@ -290,6 +292,41 @@ def test_wide_rows_are_cut_by_their_size(database: Database) -> None:
         chunks = read_until(reader, done)
     assert [after(change)["id"] for c in chunks for change in c.changes] == list(range(1, 121))
     assert max(sum(len(each.envelope) for each in c.changes) for c in chunks) <= 8 * 1024 * 1024
+
+
+def test_several_readers_divide_tables_and_ranges_among_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_ahead, "ROWS", 400)
+    run(
+        database,
+        "CREATE TABLE a (id int PRIMARY KEY, v text)",
+        "CREATE TABLE b (id int, v text)",
+        "ALTER TABLE b REPLICA IDENTITY FULL",
+        *(f"ALTER TABLE {name} ALTER v SET STORAGE EXTERNAL" for name in "ab"),
+        *(
+            f"INSERT INTO {name} SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i"
+            for name in "ab"
+        ),
+        "VACUUM ANALYZE a",
+        "VACUUM ANALYZE b",
+    )
+    seconds: list[float] = []
+    with TcpRelay(database.server.port, rate=3_000_000) as relay:
+        dsn = f"{database.dsn} port={relay.port}"
+        for readers in (1, 4):
+            source = make_source(dsn, f"r{readers}", snapshot="initial", snapshot_readers=readers)
+            with closing(source.open(None)) as reader:
+                begun = time.monotonic()
+                chunks = read_until(reader, done)
+                seconds.append(time.monotonic() - begun)
+            assert [after(change)["id"] for c in chunks for change in c.changes] == [
+                *range(1, 3001),
+                *range(1, 3001),
+            ]
+    # The network alone takes 2 s a table and reader.
+    assert seconds[0] > 2
+    assert seconds[1] < seconds[0] / 2
 
 
 def test_a_table_that_is_dropped_meanwhile_is_left_out(
