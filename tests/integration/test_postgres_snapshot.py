@@ -375,3 +375,45 @@ def test_only_a_snapshot_ends_and_leaves_nothing_on_the_server(database: Databas
     again = source.open(chunks[-1].checkpoint)
     assert again.read() is None
     assert ended(again)
+
+
+def test_row_level_security_is_told_at_the_start(database: Database) -> None:
+    run(
+        database,
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "DROP ROLE IF EXISTS sees_little",
+        "CREATE ROLE sees_little LOGIN REPLICATION",
+        "GRANT SELECT ON t TO sees_little",
+        "CREATE PUBLICATION theirs FOR TABLE t",
+        "SELECT pg_create_logical_replication_slot('veiled_slot', 'pgoutput')",
+    )
+    dsn = make_conninfo(database.dsn, user="sees_little")
+    source = make_source(
+        dsn, create=False, publication="theirs", slot="veiled_slot", snapshot="initial"
+    )
+    with pytest.raises(ConfigError) as caught:
+        source.open(None)
+    assert caught.value.code == "postgres.row_security"
+    assert 'ALTER ROLE "sees_little" BYPASSRLS' in caught.value.cure
+    run(database, "SELECT pg_drop_replication_slot('veiled_slot')")
+
+
+def test_a_keyless_table_that_is_written_anew_meanwhile_is_read_anew(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_ahead, "ROWS", 100)
+    run(
+        database,
+        "CREATE TABLE t (id int)",
+        "ALTER TABLE t REPLICA IDENTITY FULL",
+        "INSERT INTO t SELECT generate_series(1, 2000)",
+        # so that rows move where a rewrite puts them together
+        "DELETE FROM t WHERE id % 2 = 0",
+    )
+    with closing(make_source(database.dsn, snapshot="initial").open(None)) as reader:
+        chunks = read_until(reader, lambda seen: any(chunk.changes for chunk in seen))
+        run(database, "VACUUM FULL t")
+        chunks += read_until(reader, done)
+    seen = {after(change)["id"] for chunk in chunks for change in chunk.changes}
+    assert seen == set(range(1, 2001, 2))

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 
 from connectors.contracts.changes import UNAVAILABLE
-from connectors.snapshot import read_ahead
+from connectors.snapshot import read_ahead, touches
+from connectors.snapshot.chunk_reader import ChunkReader
 from connectors.snapshot.snapshot import Snapshot
 from tests.integration.postgres_capture import (
     after,
@@ -162,6 +163,17 @@ def test_replayed_in_order_the_stream_is_the_table(
 ) -> None:
     """Writers change keys, values, large values, and empty a table, while small chunks are read."""
     monkeypatch.setattr(read_ahead, "ROWS", 64)
+    surveys: list[None] = []
+    if readers > 1:
+        # more than can be remembered come between two chunks
+        monkeypatch.setattr(touches, "MOST_TRANSACTIONS", 300)
+        survey = ChunkReader.survey
+
+        def counted(reader: ChunkReader[Published]) -> None:
+            surveys.append(None)
+            survey(reader)
+
+        monkeypatch.setattr(ChunkReader, "survey", counted)
     run(
         database,
         "CREATE TABLE t (id int PRIMARY KEY, v bigint, large text)",
@@ -197,6 +209,7 @@ def test_replayed_in_order_the_stream_is_the_table(
             wanted = {str(row["id"]): row for (row,) in rows}  # type: ignore[index]
             assert replay(changes, table) == wanted
     assert sum(change.op == "r" for change in changes) > 2500
+    assert len(surveys) > 1 or readers == 1
 
 
 def write(dsn: str, seed: int, stop: threading.Event) -> None:

@@ -24,7 +24,8 @@ SELECT c.oid::bigint, n.nspname::text, c.relname::text, c.relkind = 'p',
        has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
            SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
            AND NOT a.attisdropped AND NOT has_column_privilege(c.oid, a.attnum, 'SELECT')
-           AND coalesce(to_jsonb(p) -> 'attnames' ? a.attname::text, true))
+           AND coalesce(to_jsonb(p) -> 'attnames' ? a.attname::text, true)),
+       row_security_active(c.oid)
 FROM pg_publication_tables p
 JOIN pg_namespace n ON n.nspname = p.schemaname
 JOIN pg_class c ON c.relname = p.tablename AND c.relnamespace = n.oid
@@ -149,14 +150,16 @@ def published(
     """The tables that a snapshot of a publication reads, in order.
 
     Raises:
-        ConfigError: `postgres.select_right`: the role may not read them; names every one.
+        ConfigError: `postgres.select_right`: the role may not read them; `postgres.row_security`:
+            policies hide rows from it; names every one.
         RetryableError: The connection broke.
     """
     found = rows(connection, _PUBLISHED, publication)
     tables: list[Published] = []
     closed: list[str] = []
     schemas: list[str] = []
-    for oid, schema, name, partitioned, estimated, usable, readable in found:
+    veiled: list[str] = []
+    for oid, schema, name, partitioned, estimated, usable, readable, hiding in found:
         if not wanted(str(schema), str(name)):
             continue
         identifier = sql.Identifier(str(schema), str(name)).as_string()
@@ -164,6 +167,8 @@ def published(
             schemas.append(sql.Identifier(str(schema)).as_string())
         if not readable:
             closed.append(identifier)
+        if hiding:
+            veiled.append(identifier)
         table = Published(
             oid=cast("int", oid),
             schema=str(schema),
@@ -175,6 +180,8 @@ def published(
         tables += _parts(connection, table)
     if closed or schemas:
         raise _no_right(connection, closed, sorted(set(schemas)))
+    if veiled:
+        raise _hidden(connection, veiled)
     return sorted(tables, key=lambda table: table.id)
 
 
@@ -239,9 +246,24 @@ def _key(connection: Connection, oid: int, names: Sequence[str]) -> tuple[KeyCol
     )
 
 
-def _no_right(connection: Connection, tables: list[str], schemas: list[str]) -> ConfigError:
+def _role(connection: Connection) -> str:
     ((role,),) = rows(connection, "SELECT current_user::text")
-    to = sql.Identifier(str(role)).as_string()
+    return str(role)
+
+
+def _hidden(connection: Connection, tables: list[str]) -> ConfigError:
+    role = _role(connection)
+    return ConfigError(
+        "postgres.row_security",
+        f"row-level security hides rows of {', '.join(tables)} from the role {role}",
+        where="snapshot",
+        cure=f"ALTER ROLE {sql.Identifier(role).as_string()} BYPASSRLS; or set `snapshot: never`",
+    )
+
+
+def _no_right(connection: Connection, tables: list[str], schemas: list[str]) -> ConfigError:
+    role = _role(connection)
+    to = sql.Identifier(role).as_string()
     grants = [f"GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {to}"] if schemas else []
     if tables:
         grants.append(f"GRANT SELECT ON {', '.join(tables)} TO {to}")
