@@ -29,7 +29,7 @@ class SourceSpec(BaseModel):
         default=True, description="create and own publication and slot; false: both must exist"
     )
     snapshot: Literal["initial", "never", "only"] = Field(
-        default="never",
+        default="initial",
         description="read the rows that are there when the source starts for the first time: "
         "before the changes that follow, not at all, or nothing else",
     )

@@ -83,6 +83,8 @@ class Deployment:
             "type": kind,
             "dsn": "${SHOP_DSN}",
             "tables": list(self.tables),
+            # what is compared with the stream is the log
+            **({"snapshot": "never"} if kind == "postgres" else {}),
             **self.reading,
         }
         sink: dict[str, object] = {
