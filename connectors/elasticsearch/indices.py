@@ -5,26 +5,27 @@ The type of a field that an index has cannot be changed in place: Elasticsearch 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 from elasticsearch import ApiError
+from pydantic import JsonValue
 
 from connectors.elasticsearch.client import ask, kind_of, reason
 from connectors.elasticsearch.mapping import holds, properties
 from connectors.errors import ConfigError, PermanentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from elasticsearch import Elasticsearch
-    from pydantic import JsonValue
 
     from connectors.contracts.changes import TableSchema
     from connectors.elasticsearch.spec import SinkSpec
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger("connectors.elasticsearch.sink")
+
+_Fields = Mapping[str, Mapping[str, JsonValue]]
 
 # Above Elastic's own templates, which have up to 100 for patterns such as `logs-*-*`.
 _PRIORITY = 150
@@ -100,9 +101,7 @@ class Indices:
         template = {"index_patterns": [index], "priority": _PRIORITY, "template": made}
         ask(self._client, "PUT", f"/_index_template/waxtap-{index}", template)
 
-    def _index(
-        self, index: str, table: TableSchema, made: object, fields: Mapping[str, JsonValue]
-    ) -> None:
+    def _index(self, index: str, table: TableSchema, made: object, fields: _Fields) -> None:
         try:
             ask(self._client, "GET", f"/{index}/_mapping?filter_path=*.mappings.properties.*.type")
         except ApiError as error:
@@ -124,9 +123,9 @@ class Indices:
             return False
         return True
 
-    def _follow(self, index: str, table: TableSchema, fields: Mapping[str, JsonValue]) -> None:
+    def _follow(self, index: str, table: TableSchema, fields: _Fields) -> None:
         """Add the columns that the mapping lacks; what it has is its owner's, and stays."""
-        known: dict[str, dict[str, JsonValue]] = {}
+        known: dict[str, Mapping[str, JsonValue]] = {}
         dynamic = False
         for each in ask(self._client, "GET", f"/{index}/_mapping").values():
             known |= each["mappings"].get("properties", {})
@@ -136,7 +135,7 @@ class Indices:
             name: f"field {name} is {_kind(known[name])}, and the column's type "
             f"{_type(table, name)} needs {_kind(field)}"
             for name, field in fields.items()
-            if name in known and not holds(known[name], field)  # type: ignore[arg-type]
+            if name in known and not holds(known[name], field)
         }
         if self._spec.schema_changes == "refuse" and (lacking or narrow):
             raise _refused(index, table, lacking, narrow)
@@ -180,7 +179,7 @@ def _type(table: TableSchema, name: str) -> str:
 def _refused(
     index: str,
     table: TableSchema,
-    lacking: Mapping[str, JsonValue],
+    lacking: _Fields,
     narrow: Mapping[str, str],
 ) -> PermanentError:
     told = [f"the index has no field for {', '.join(lacking)}"] if lacking else []

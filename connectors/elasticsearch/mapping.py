@@ -81,7 +81,7 @@ def _within(have: str, need: str) -> bool:
 
 def properties(
     table: TableSchema, given: Mapping[str, Mapping[str, JsonValue]]
-) -> dict[str, JsonValue]:
+) -> dict[str, dict[str, JsonValue]]:
     """The `properties` of a mapping: one field for each column.
 
     Args:

@@ -313,9 +313,9 @@ WIDER = shape("items", ID, Column("a", "bigint", "number"), Column("b", "text"))
 NARROW = shape("items", ID, Column("a", "integer", "number"))
 
 
-def refusal(place: Place, *changes: Delivered, **settings: object) -> PermanentError:
+def refusal(place: Place, *changes: Delivered, schema_changes: str = "add") -> PermanentError:
     with pytest.raises(PermanentError) as caught:
-        place.deliver(*changes, **settings)
+        place.deliver(*changes, schema_changes=schema_changes)
     return caught.value
 
 
