@@ -534,6 +534,7 @@ class Source(_message.Message):
     ACCEPT_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    SCHEMA_TOPIC_FIELD_NUMBER: _builtins.int
     POSTGRES_FIELD_NUMBER: _builtins.int
     MYSQL_FIELD_NUMBER: _builtins.int
     MARIADB_FIELD_NUMBER: _builtins.int
@@ -544,6 +545,8 @@ class Source(_message.Message):
     workers: _builtins.int
     """How its flow is run: worker threads of each process, and processes."""
     processes: _builtins.int
+    schema_topic: _builtins.str
+    """The topic of changes of its tables' shapes; empty: they are not told."""
     @_builtins.property
     def metadata(self) -> Global___Metadata: ...
     @_builtins.property
@@ -568,24 +571,29 @@ class Source(_message.Message):
         accept: _abc.Iterable[_builtins.str] | None = ...,
         workers: _builtins.int | None = ...,
         processes: _builtins.int | None = ...,
+        schema_topic: _builtins.str | None = ...,
         postgres: Global___PostgresSource | None = ...,
         mysql: Global___MysqlSource | None = ...,
         mariadb: Global___MariadbSource | None = ...,
         rest: Global___RestSource | None = ...,
         webhook: Global___WebhookSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_workers", b"_workers", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_schema_topic", b"_schema_topic", "_workers", b"_workers", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "schema_topic", b"schema_topic", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_workers", b"_workers", "accept", b"accept", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "name", b"name", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_schema_topic", b"_schema_topic", "_workers", b"_workers", "accept", b"accept", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "name", b"name", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "schema_topic", b"schema_topic", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
     _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__schema_topic: _TypeAlias = _typing.Literal["schema_topic"]  # noqa: Y015
+    _WhichOneofArgType__schema_topic: _TypeAlias = _typing.Literal["_schema_topic", b"_schema_topic"]  # noqa: Y015
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["postgres", "mysql", "mariadb", "rest", "webhook"]  # noqa: Y015
     _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_topic) -> _WhichOneofReturnType__schema_topic | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
     @_typing.overload
