@@ -261,6 +261,23 @@ def test_a_changed_key_is_followed(database: Database) -> None:
     ]
 
 
+@pytest.mark.parametrize("mode", [{}, {"transactions": True}, {"parallelism": 2}])
+def test_a_key_is_made_of_values_that_came_right_before(
+    database: Database, mode: dict[str, object]
+) -> None:
+    log = Log()
+    old, new = keyed("id"), keyed("id", "region")
+    rows = [at(log.change("c", old, {"id": str(n), "region": None}), "1") for n in range(300)]
+    rows += [at(log.change("u", old, {"id": str(n), "region": "eu"}), "1") for n in range(300)]
+    rows += [at(log.change("c", new, {"id": str(n), "region": "us"}), "2") for n in range(300)]
+    to = sink(database.dsn, **mode)
+    claim = to.claim(SHARE)
+    with closing(to.open(claim)) as writer:
+        writer.write(Batch(claim, rows, log.sequence, log.sequence))
+        writer.flush()
+    assert query(database, "SELECT count(*), count(DISTINCT id) FROM t") == [(600, 300)]
+
+
 def test_a_late_change_of_the_former_key_does_not_bring_it_back(database: Database) -> None:
     log = Log()
     to = sink(database.dsn)
