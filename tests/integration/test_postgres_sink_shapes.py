@@ -307,6 +307,7 @@ def test_in_every_mode(database: Database, mode: dict[str, object]) -> None:
             [*(put(log, old, 300 + n, n) for n in range(300)), put(log, new, 900, BIG)],
             [put(log, new, 1000 + n, BIG + n) for n in range(300)],
         ):
-            writer.write(Batch(claim, changes, log.sequence, log.sequence))
+            end = changes[-1].sequence
+            writer.write(Batch(claim, changes, end, end))
         writer.flush()
     assert query(database, "SELECT count(*), max(v) FROM t") == [(901, BIG + 299)]
