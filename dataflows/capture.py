@@ -34,6 +34,7 @@ from dataflows.memory.remember import Remembering, name_of, stateful_pipelines
 from dataflows.memory.source import RememberedPartition
 from dataflows.pipeline import Captured, Routed, pipelines_of
 from dataflows.reporting import remembering
+from dataflows.shape_changes import event, told
 from dataflows.stopping import running, stopping
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
         self, nats: NatsSpec, source: SourceConfig, remembered: PublisherState | None
     ) -> None:
         self._nats, self._accept, self._remembered = nats, source.accept, remembered
-        self._source = source.name
+        self._source, self._schema_topic = source.name, source.schema_topic
         self._meter = CaptureMeter(source.name)
         self._publisher: Publisher | None = None
         self._bare: Routed | None = None
@@ -175,6 +176,7 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
         for routed in values:
             if self._publisher is None:
                 self._publisher = self._open(routed.claim)
+            self._follow(self._publisher, routed)
             # A checkpoint by itself costs as much as a change. The next one takes its place, or it
             # goes with the epoch: where nearly nothing is kept, the stream holds nearly nothing.
             self._bare = None if routed.messages else routed
@@ -182,6 +184,19 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
                 with tracing.publish(self._source, routed.claim.stream, routed.messages):
                     self._publisher.publish(routed.messages, routed.checkpoint, routed.resume)
                 self._meter.published(routed.messages)
+
+    def _follow(self, publisher: Publisher, routed: Routed) -> None:
+        """Count new shapes before their first change is stored, and tell of them if asked to."""
+        events = []
+        for change in routed.shapes:
+            if change.table is None:
+                continue
+            new = publisher.note(change.table, change.position)
+            if new is not None and self._schema_topic:
+                before = publisher.schema(new.before) if new.before else None
+                events.append(event(change, new.version, before))
+        if events:
+            routed.messages = told(self._source, self._schema_topic, routed.messages, events)
 
     @override
     @remembering

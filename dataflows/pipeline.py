@@ -17,6 +17,7 @@ from connectors.errors import ConfigError
 from dataflows.filters import Filter
 from dataflows.one_pipeline import Pipeline
 from dataflows.routing import Router
+from dataflows.shape_changes import first_of_shapes
 from dataflows.steps import Steps
 from dataflows.transforms.record import Record, key_of_row
 from dataflows.transforms.spec import make
@@ -61,6 +62,7 @@ class Routed:
         origins: What each message was made of, where there are makers.
         lineage: As in `Captured`.
         past: As in `Captured`.
+        shapes: The changes of the chunk that are the first of their table's shape in it.
     """
 
     claim: StreamClaim
@@ -71,6 +73,7 @@ class Routed:
     origins: list[Change] = field(default_factory=list)
     lineage: str = ""
     past: bool = False
+    shapes: list[Change] = field(default_factory=list)
 
 
 class Pipelines(Protocol):
@@ -91,7 +94,11 @@ class DefaultPipeline:
         """Return what is to be stored of a chunk."""
         chunk = captured.chunk
         return Routed(
-            captured.claim, self._router.route(chunk.changes), chunk.checkpoint, chunk.resume
+            captured.claim,
+            self._router.route(chunk.changes),
+            chunk.checkpoint,
+            chunk.resume,
+            shapes=first_of_shapes(chunk.changes),
         )
 
 
@@ -135,6 +142,7 @@ class ConfiguredPipelines:
             origins,
             captured.lineage,
             captured.past,
+            first_of_shapes(chunk.changes),
         )
 
     def _of(self, table: TableSchema | None) -> list[Pipeline]:

@@ -46,12 +46,14 @@ class SourceConfig:
         type: Which connector.
         spec: The connector's own, validated settings.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
+        schema_topic: The topic of changes of its tables' shapes; empty: they are not told.
     """
 
     name: str
     type: str
     spec: BaseModel
     accept: tuple[str, ...]
+    schema_topic: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -271,7 +273,7 @@ def _source(name: str, entry: dict[str, object]) -> SourceConfig:
     kind, options, own = _split(entry, where, SourceOptions, registry.source_types())
     spec = validated(registry.source_spec(kind), own, where, SourceOptions)
     common = validated(SourceOptions, options, where)
-    return SourceConfig(name, kind, spec, common.accept)
+    return SourceConfig(name, kind, spec, common.accept, common.schema_topic)
 
 
 def _sink(name: str, entry: dict[str, object], known: tuple[str, ...]) -> SinkConfig:

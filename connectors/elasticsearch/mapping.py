@@ -38,10 +38,50 @@ _TEXTS = {
     "tinytext", "mediumtext", "longtext",
 }  # fmt: skip
 
+# Each holds the values of those behind it, and of theirs.
+_HELD = {
+    "short": ("byte",),
+    "integer": ("short",),
+    "long": ("integer",),
+    "unsigned_long": (),
+    "float": ("short", "half_float"),
+    "double": ("integer", "float", "long", "scaled_float"),
+    "scaled_float": ("integer", "float", "double", "long"),
+    "date_nanos": ("date",),
+}
+# Any single value as the text that it is.
+_WORDS = {"keyword", "text", "wildcard", "constant_keyword", "match_only_text"}
+
+
+def holds(found: Mapping[str, JsonValue], wanted: Mapping[str, JsonValue]) -> bool:
+    """Whether a field that a mapping has indexes all values of the one that a column needs.
+
+    Args:
+        found: The field as the mapping has it; no `type` means an object.
+        wanted: The field as `properties` makes it.
+    """
+    have, need = str(found.get("type", "object")), str(wanted.get("type", "object"))
+    if found.get("enabled") is False or have == need:
+        return True
+    if need == "object":
+        return False
+    return have in _WORDS or _within(have, need)
+
+
+def _within(have: str, need: str) -> bool:
+    seen: set[str] = set()
+    open_ = [have]
+    while open_:
+        kind = open_.pop()
+        if kind not in seen:
+            seen.add(kind)
+            open_ += _HELD.get(kind, ())
+    return need in seen
+
 
 def properties(
     table: TableSchema, given: Mapping[str, Mapping[str, JsonValue]]
-) -> dict[str, JsonValue]:
+) -> dict[str, dict[str, JsonValue]]:
     """The `properties` of a mapping: one field for each column.
 
     Args:

@@ -142,6 +142,12 @@ class Planner:
                 ) from error
         return run.finish()
 
+    def place(self, change: Delivered) -> tuple[str, str]:
+        """The index of a change's row, and the hash of its shape; of none, empty ones."""
+        if change.table is None:
+            return "", ""
+        return self._route(change.subject, change.table).target, change.table.hash
+
     def _add(
         self, run: _Run, route: _Route, change: Delivered, envelope: _Envelope, version: int
     ) -> None:

@@ -12,6 +12,7 @@ from elasticsearch import ApiError
 from connectors.backoff import doubled
 from connectors.elasticsearch import bulk
 from connectors.elasticsearch.client import FAILURES, ask, reason
+from connectors.elasticsearch.indices import REINDEX
 from connectors.elasticsearch.plan import Document, complete
 from connectors.errors import PermanentError, RetryableError
 from connectors.stopping import pause
@@ -59,6 +60,7 @@ class Sender:
         trouble: Tells once that the target is in trouble.
         stop: Once set, transient failures are no longer waited for.
         closing: Once set, nothing is waited for.
+        conflict: Which fields of an index do not take all values of their columns; empty: none.
         timed: Versions are times.
     """
 
@@ -70,10 +72,12 @@ class Sender:
         trouble: Trouble,
         stop: threading.Event,
         closing: threading.Event,
+        conflict: Callable[[str], str],
         *,
         timed: bool,
     ) -> None:
         self._client, self._books, self._claim = client, books, claim
+        self._conflict = conflict
         self._trouble, self._stop, self._closing = trouble, stop, closing
         self._timed = timed
 
@@ -130,6 +134,12 @@ class Sender:
 
         self.patiently(attempt)
         if refused:
+            for document in documents:
+                told = self._conflict(document.target) if document.sequence in refused else ""
+                if told:
+                    error = refused[document.sequence]
+                    error.message += f"; {told}"
+                    error.cure = f"{error.cure}; {REINDEX}"
             first, *others = (refused[sequence] for sequence in sorted(refused))
             first.also = tuple(others)
             raise first

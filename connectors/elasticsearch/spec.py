@@ -83,6 +83,11 @@ class SinkSpec(BaseModel):
         default="index",
         description="make each index with the table's mapping, or an index template, or nothing",
     )
+    schema_changes: Literal["add", "ignore", "refuse"] = Field(
+        default="add",
+        description="what to do about columns that an index has no field for, or one of a "
+        "narrower type",
+    )
     settings: dict[str, JsonValue] = Field(
         default={}, description="index settings of what is made, such as number_of_shards"
     )

@@ -155,6 +155,7 @@ class ElasticsearchWriter:
         try:
             client = connect(self._spec)
             books = Bookkeeping(client)
+            indices = Indices(client, self._spec)
             sender = Sender(
                 client,
                 books,
@@ -162,10 +163,10 @@ class ElasticsearchWriter:
                 trouble,
                 self._stop,
                 self._closing,
+                indices.conflict,
                 timed=self._spec.version == "time",
             )
             jobs = Jobs(lanes, self._spec.parallelism + 1, sender, self._state, self._closing)
-            indices = Indices(client, self._spec)
             self._work(sender, jobs, indices, books)
         except Closed:
             return
@@ -205,8 +206,10 @@ class ElasticsearchWriter:
         indices: Indices,
     ) -> None:
         changes = [change for batch in batches for change in batch.changes]
-        for step in self._planner.plan(changes, generation):
-            sender.patiently(lambda: indices.ensure(self._planner.tables))
+        steps = self._planner.plan(changes, generation)
+        sender.patiently(lambda: indices.ensure(self._planner.tables))
+        self._check(changes, indices)
+        for step in steps:
             if isinstance(step, Write):
                 for part in cut(step.documents):
                     jobs.send(part)
@@ -214,6 +217,23 @@ class ElasticsearchWriter:
                 jobs.drain()
                 sender.truncate(step)
         jobs.end(batches[-1].upto)
+
+    def _check(self, changes: Sequence[Delivered], indices: Indices) -> None:
+        """Raise the refusals of those whose shape does not fit its index."""
+        refused = [
+            PermanentError(
+                error.code,
+                error.message,
+                where=error.where,
+                cure=error.cure,
+                sequence=change.sequence,
+            )
+            for change in changes
+            if (error := indices.refused.get(self._planner.place(change))) is not None
+        ]
+        if refused:
+            refused[0].also = tuple(refused[1:])
+            raise refused[0]
 
     def _store(self, sender: Sender, jobs: Jobs, books: Bookkeeping) -> None:
         upto = jobs.reached

@@ -32,6 +32,7 @@ from connectors.jetstream.oversize import is_oversize, shrink
 from connectors.jetstream.patience import Patience
 from connectors.jetstream.refusals import Kind, classify
 from connectors.jetstream.schemas import SchemaStore
+from connectors.jetstream.shape_versions import ShapeVersions
 from connectors.jetstream.stored import status
 from connectors.jetstream.stream import PublisherState, checkpoint_subject
 
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
-    from connectors.contracts.changes import Change
+    from connectors.contracts.changes import Change, TableSchema
     from connectors.jetstream.connection import Connection
+    from connectors.jetstream.shape_versions import NewVersion
     from connectors.jetstream.spec import NatsSpec
     from connectors.jetstream.stream import StreamClaim
     from connectors.jetstream.wire import Incoming
@@ -100,6 +102,9 @@ class Publisher:
             raise
         self._connection.watch(self._wake)
         self._schemas = SchemaStore(self._connection, nats.stream.replicas)
+        self._versions = ShapeVersions(
+            self._connection, claim.source, self._checkpoint.position, self._schemas
+        )
         self._keeper: threading.Thread | None = None
         if claim.checkpoint_every:
             self._keeper = threading.Thread(target=self._keep, name="waxtap-keeper", daemon=True)
@@ -141,6 +146,21 @@ class Publisher:
                     behind = Checkpoint(part[-1][1].position, resume)
                 some = {i - start: body for i, body in bodies.items() if start <= i < end}
                 self._write(part, behind, some)
+
+    def note(self, table: TableSchema, position: str) -> NewVersion | None:
+        """Count the shape of a change that is about to be published, unless its table has it now.
+
+        Raises:
+            As `publish`.
+        """
+        with self._lock:
+            self._raise_failure()
+            return self._patience.repeat(partial(self._versions.note, table, position))
+
+    def schema(self, digest: str) -> TableSchema:
+        """The shape with this hash. Raises as `SchemaStore.get`, and as `publish`."""
+        with self._lock:
+            return self._patience.repeat(partial(self._schemas.get, digest))
 
     def flush(self) -> None:
         """Return once everything published is stored. Raises as `publish`."""

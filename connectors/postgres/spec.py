@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from connectors.postgres.names import parse_name
+from connectors.quantities import Size
 
 # Rows that are marked as deleted carry the time in here, unless the owner names another column.
 DELETED_COLUMN = "_deleted_at"
@@ -75,7 +76,13 @@ class SinkSpec(BaseModel):
     )
     create_tables: bool = Field(default=True, description="create tables that do not exist yet")
     schema_changes: Literal["add", "ignore", "refuse"] = Field(
-        default="add", description="what to do about columns that the target lacks"
+        default="add",
+        description="what to do about columns that the target lacks, or whose type is too narrow",
+    )
+    max_rewrite: Size = Field(
+        default=2**30,
+        description="tables of more bytes than this are not rewritten for a wider type or a new "
+        "key, which locks them meanwhile",
     )
 
     @field_validator("tables")

@@ -34,6 +34,7 @@ for _name in ("topics", "messages", "tail"):
     app.command(f"control.cli.stored:{_name}", name=_name)
 app.command("control.cli.offsets:app", name="offsets")
 app.command("control.cli.offsets:lag", name="lag")
+app.command("control.cli.schemas:schemas", name="schemas")
 app.command("control.cli.try_pipeline:try_pipeline", name="try")
 app.command("control.cli.dead_letters:app", name="dlq")
 app.command("control.cli.ingest:ingest", name="ingest")

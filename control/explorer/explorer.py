@@ -6,8 +6,9 @@ import os
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+from connectors.jetstream.schemas import SchemaStore
 from connectors.jetstream.stream import source_name
-from control.explorer import page_tokens, topics
+from control.explorer import page_tokens, schemas, topics
 from control.explorer.deliveries import told_in_full
 from control.explorer.listing import Listing
 from control.explorer.looking import whole
@@ -26,7 +27,9 @@ from control.explorer.tailing import Tail
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from connectors.contracts.changes import TableSchema
     from connectors.jetstream.direct import Raw
+    from connectors.jetstream.shape_versions import TableVersions
     from connectors.jetstream.spec import NatsSpec
     from control.explorer.deliveries import Delivery, Fate
     from control.explorer.messages import Message
@@ -237,6 +240,20 @@ class Explorer:
         return self._opened.observer.of(
             self._opened.connection, names, self._opened.reads, found, configured
         )
+
+    def schemas(self, source: str, table: str) -> list[TableVersions]:
+        """The versions of tables' shapes. Raises as `schemas.versions`.
+
+        Args:
+            source: Whose; empty: of all registered sources.
+            table: `table` or `schema.table`; empty: all.
+        """
+        names = (source,) if source else self.sources()
+        return schemas.versions(self._opened.connection, names, table)
+
+    def shape(self, digest: str) -> TableSchema:
+        """The shape with this hash. Raises as `SchemaStore.get`."""
+        return SchemaStore(self._opened.connection).get(digest)
 
     def reset(self, sink: str, source: str, target: Target) -> None:
         """Set a sink that stands still to another place.

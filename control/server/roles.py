@@ -13,6 +13,7 @@ _CONFIG = "/cdc.v1.ConfigService"
 _FLOWS = "/cdc.v1.FlowService"
 _MESSAGES = "/cdc.v1.MessageService"
 _OFFSETS = "/cdc.v1.OffsetService"
+_SCHEMAS = "/cdc.v1.SchemaService"
 _LETTERS = "/cdc.v1.DeadLetterService"
 
 ROLES: dict[str, Role] = {
@@ -55,6 +56,8 @@ ROLES: dict[str, Role] = {
     f"{_OFFSETS}/ListSinkOffsets": Role.VIEWER,
     f"{_OFFSETS}/ListSourceOffsets": Role.VIEWER,
     f"{_OFFSETS}/ResetSinkOffset": Role.OPERATOR,
+    f"{_SCHEMAS}/ListSchemas": Role.VIEWER,
+    f"{_SCHEMAS}/GetSchema": Role.VIEWER,
     f"{_LETTERS}/ListDeadLetters": Role.VIEWER,
     f"{_LETTERS}/GetDeadLetter": Role.VIEWER,
     f"{_LETTERS}/ReadDeadLetterPayload": Role.VIEWER,

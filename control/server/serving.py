@@ -23,6 +23,7 @@ from control.services.dead_letter_service import DeadLetterService
 from control.services.flow_service import FlowService
 from control.services.message_service import MessageService
 from control.services.offset_service import OffsetService
+from control.services.schema_service import SchemaService
 from control.specs.store import SpecStore
 from control.supervisor.group import Launcher
 from control.supervisor.host import StateFolder
@@ -151,6 +152,7 @@ def _explorer(
     return [
         MessageService(explorer, workers).register,
         OffsetService(explorer, paused, workers, repetitions).register,
+        SchemaService(explorer, workers).register,
         DeadLetterService(nats, store, workers, repetitions).register,
     ]
 

@@ -17,6 +17,7 @@ from pydantic import (
 from connectors.contracts.changes import CHUNK_CHANGES
 from connectors.quantities import Duration
 from dataflows.configuration.pipeline_spec import FilterText, OnError, check_sink_transforms
+from dataflows.routing import check_topic
 from dataflows.transforms.spec import Transforms
 
 
@@ -80,12 +81,21 @@ Workers = Annotated[int, Field(ge=1, le=64, description="worker threads of each 
 Processes = Annotated[int, Field(ge=1, le=64, description="processes of the flow's cluster")]
 
 
+def _topic(name: str) -> str:
+    if name:
+        check_topic(name)
+    return name
+
+
 class SourceOptions(BaseModel):
     """What every source takes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     accept: tuple[str, ...] = ()
+    schema_topic: Annotated[str, AfterValidator(_topic)] = Field(
+        default="", description="the topic of changes of tables' shapes; empty: they are not told"
+    )
     workers: Workers = 1
     processes: Processes = 1
 

@@ -176,7 +176,8 @@ def test_a_client_that_knows_nothing_finds_and_calls_a_method_by_reflection(
     services = reflected(control, metadata, list_services="").list_services_response.service
     assert {
         "cdc.v1.ConfigService", "cdc.v1.FlowService", "cdc.v1.MessageService",
-        "cdc.v1.OffsetService", "cdc.v1.DeadLetterService", "grpc.health.v1.Health",
+        "cdc.v1.OffsetService", "cdc.v1.DeadLetterService", "cdc.v1.SchemaService",
+        "grpc.health.v1.Health",
     } <= {one.name for one in services}  # fmt: skip
 
     pool, known = DescriptorPool(), set[str]()

@@ -17,6 +17,7 @@ from connectors.errors import ConfigError, GapError, PermanentError
 from tests.integration.elasticsearch_documents import ID, ITEMS, Place, batch, shape
 
 if TYPE_CHECKING:
+    from connectors.contracts.changes import Delivered
     from tests.servers.elasticsearch import ElasticsearchNode
 
 pytestmark = pytest.mark.servers
@@ -306,6 +307,68 @@ def test_an_index_that_cannot_be_made_stops_the_sink_with_its_cure(place: Place)
     assert "no_such_type" in str(caught.value)
     assert caught.value.cure
     assert place.offset() == 0
+
+
+WIDER = shape("items", ID, Column("a", "bigint", "number"), Column("b", "text"))
+NARROW = shape("items", ID, Column("a", "integer", "number"))
+
+
+def refusal(place: Place, *changes: Delivered, schema_changes: str = "add") -> PermanentError:
+    with pytest.raises(PermanentError) as caught:
+        place.deliver(*changes, schema_changes=schema_changes)
+    return caught.value
+
+
+def test_a_wider_type_goes_into_the_document_and_is_told(place: Place) -> None:
+    place.deliver(place.change("c", {"id": 1, "a": 7}, table=NARROW))
+    place.deliver(place.change("c", {"id": 2, "a": 2**40, "b": "x"}, table=WIDER))
+    assert mapping(place)["a"]["type"] == "integer"
+    assert mapping(place)["b"]["type"] == "text"
+    assert place.documents()["2"] == {"id": 2, "a": 2**40, "b": "x"}
+
+
+def test_what_an_index_does_not_take_tells_how_to_make_a_new_one(place: Place) -> None:
+    flag = shape("items", ID, Column("a", "boolean", "boolean"))
+    text = shape("items", ID, Column("a", "text"))
+    place.deliver(place.change("c", {"id": 1, "a": True}, table=flag))
+    error = refusal(
+        place,
+        place.change("c", {"id": 2, "a": "true"}, table=text),
+        place.change("c", {"id": 3, "a": "maybe"}, table=text),
+    )
+    assert (error.code, error.sequence) == ("elasticsearch.refused", place.sequence)
+    assert "field a is boolean, and the column's type text needs text" in error.message
+    assert "_reindex" in error.cure
+    assert place.documents() == {"1": {"id": 1, "a": True}, "2": {"id": 2, "a": "true"}}
+
+
+def test_columns_may_be_left_out_of_the_index(place: Place) -> None:
+    place.deliver(place.change("c", {"id": 1, "a": 7}, table=NARROW), schema_changes="ignore")
+    place.deliver(
+        place.change("c", {"id": 2, "a": 8, "b": "x"}, table=WIDER), schema_changes="ignore"
+    )
+    assert set(mapping(place)) == {"id", "a"}
+    assert place.documents()["2"] == {"id": 2, "a": 8, "b": "x"}
+
+
+def test_columns_are_left_out_of_an_index_that_grows_by_itself(place: Place) -> None:
+    place.deliver(place.change("c", {"id": 1, "a": 7}, table=NARROW))
+    place.deliver(
+        place.change("c", {"id": 2, "a": 8, "b": "x"}, table=WIDER), schema_changes="ignore"
+    )
+    assert set(mapping(place)) == {"id", "a"}
+
+
+def test_columns_may_be_refused(place: Place) -> None:
+    place.deliver(place.change("c", {"id": 1, "a": 7}, table=NARROW), schema_changes="refuse")
+    good = place.change("c", {"id": 2, "a": 8}, table=NARROW)
+    bad = [place.change("c", {"id": n, "a": 8, "b": "x"}, table=WIDER) for n in (3, 4)]
+    error = refusal(place, good, *bad, schema_changes="refuse")
+    assert error.code == "elasticsearch.no_field"
+    assert [error.sequence, *(also.sequence for also in error.also)] == [2 + 1, 2 + 2]
+    statement = error.cure.partition(", or ")[2].partition(";")[0]
+    assert statement.startswith(f'PUT /{place.name}-items/_mapping {{"properties":{{"b":')
+    assert "field a is integer, and the column's type bigint needs long" in error.message
 
 
 def test_refused_documents_of_a_thousand_are_named_and_the_others_are_stored(

@@ -110,7 +110,7 @@ def test_what_may_not_be_is_refused_with_its_place(
     ("old", "new", "text"),
     [
         ("tables:", "tabels:", "unknown key → known: type, dsn, tables, publication, slot, create"),
-        ('topics: ["db.*"]', 'topic: ["db.*"]', "schema_changes, topics, from, accept, batch"),
+        ('topics: ["db.*"]', 'topic: ["db.*"]', "max_rewrite, topics, from, accept, batch"),
         ('["db.*"]', '["db.*"], start: now', "one of beginning, end, {time: …} and {sequence: …}"),
         ('["db.*"]', '["db.*"], transform: [{drop: a}]', "drop.fields: a list is expected here"),
         ('["db.*"]', '["db.*"], transform: [{drop: [a], keep: [b]}]', "one transform an item"),

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from connectors.postgres.spec import SinkSpec
     from connectors.postgres.target.session import Session
 
+# The class of SQLSTATEs about values that a type does not take.
+_DATA = "22"
+
 
 class Changer:
     """Applies changes; keeps what it learned about tables.
@@ -52,10 +55,10 @@ class Changer:
             PermanentError: One does not; its first change is named.
             psycopg.Error: A transient failure.
         """
-        first = {c.table.hash: (c.sequence, c.table) for c in reversed(changes) if c.table}
-        for sequence, table in sorted(first.values(), key=itemgetter(0)):
+        first = {c.table.hash: (c.sequence, c.table, c) for c in reversed(changes) if c.table}
+        for sequence, table, change in sorted(first.values(), key=itemgetter(0)):
             try:
-                self._target.prepare(session, table)
+                self._target.prepare(session, table, change.position)
             except PermanentError as error:
                 error.sequence = sequence
                 raise
@@ -97,9 +100,9 @@ class Changer:
         session.execute(b"SAVEPOINT waxtap_change")
         for change in changes:
             try:
-                self._applier.apply(session, self._collapser.collapse([change]))
+                self._apply_one(session, change)
             except (psycopg.Error, PermanentError) as error:
-                refused.append(_refused(change, error))
+                refused.append(self._refused(change, error))
                 session.execute(b"ROLLBACK TO SAVEPOINT waxtap_change")
             else:
                 session.execute(b"RELEASE SAVEPOINT waxtap_change; SAVEPOINT waxtap_change")
@@ -109,23 +112,38 @@ class Changer:
             first.also = tuple(more)
             raise first
 
+    def _apply_one(self, session: Session, change: Delivered) -> None:
+        steps = self._collapser.collapse([change])
+        try:
+            self._applier.apply(session, steps)
+        except psycopg.Error as error:
+            if is_transient(error) or change.table is None:
+                raise
+            session.execute(b"ROLLBACK TO SAVEPOINT waxtap_change")
+            if not self._target.mend(session, change.table, error):
+                raise
+            self._applier.apply(session, steps)
 
-def _refused(change: Delivered, error: psycopg.Error | PermanentError) -> PermanentError:
-    table = change.table
-    if isinstance(error, PermanentError):
-        error.sequence = change.sequence
-        return error
-    if is_transient(error) or table is None:
-        raise error
-    found = f", found by {', '.join(table.key)}," if table.key else ""
-    refused = refusal(
-        error,
-        f"sequence {change.sequence}{found} is refused",
-        f"{table.schema}.{table.name}",
-        change.sequence,
-    )
-    refused.__cause__ = error
-    return refused
+    def _refused(self, change: Delivered, error: psycopg.Error | PermanentError) -> PermanentError:
+        table = change.table
+        if isinstance(error, PermanentError):
+            error.sequence = change.sequence
+            return error
+        if is_transient(error) or table is None:
+            raise error
+        found = f", found by {', '.join(table.key)}," if table.key else ""
+        refused = refusal(
+            error,
+            f"sequence {change.sequence}{found} is refused",
+            f"{table.schema}.{table.name}",
+            change.sequence,
+        )
+        retyped, cure = self._target.retyped(table)
+        if retyped and (error.sqlstate or "").startswith(_DATA):
+            refused.message += f"; {'; '.join(map(str, retyped))}"
+            refused.cure = f"{cure}; then `waxtap dlq replay`"
+        refused.__cause__ = error
+        return refused
 
 
 def refused_together(error: psycopg.Error, changes: Sequence[Delivered]) -> PermanentError:

@@ -67,3 +67,50 @@ def add(table: TableSchema, columns: Sequence[Column], types: Sequence[str]) -> 
     return sql.SQL("ALTER TABLE {} {}").format(
         sql.Identifier(table.schema, table.name), sql.SQL(", ").join(added)
     )
+
+
+def retype(
+    table: TableSchema, columns: Sequence[tuple[str, str]], *, cast: bool = False
+) -> sql.Composed:
+    """Give columns, by name, other types.
+
+    Args:
+        table: Whose.
+        columns: Names and types.
+        cast: Convert the values there explicitly, where the server does not by itself.
+    """
+    parts = []
+    for name, type_ in columns:
+        part = sql.SQL("ALTER COLUMN {} TYPE {}").format(sql.Identifier(name), sql.SQL(type_))
+        if cast:
+            part += sql.SQL(" USING {}::{}").format(sql.Identifier(name), sql.SQL(type_))
+        parts.append(part)
+    return sql.SQL("ALTER TABLE {} {}").format(
+        sql.Identifier(table.schema, table.name), sql.SQL(", ").join(parts)
+    )
+
+
+def rekey(table: TableSchema, primary: str | None) -> sql.Composed:
+    """Make the shape's key the primary key, in place of the constraint that is there."""
+    drop = (
+        sql.SQL("DROP CONSTRAINT {}, ").format(sql.Identifier(primary)) if primary else sql.SQL("")
+    )
+    return sql.SQL("ALTER TABLE {} {}ADD PRIMARY KEY ({})").format(
+        sql.Identifier(table.schema, table.name),
+        drop,
+        sql.SQL(", ").join(map(sql.Identifier, table.key)),
+    )
+
+
+def comment_on_key(table: TableSchema, primary: str, comment: str) -> sql.Composed:
+    """Attach a text to a table's primary key."""
+    return sql.SQL("COMMENT ON CONSTRAINT {} ON {} IS {}").format(
+        sql.Identifier(primary), sql.Identifier(table.schema, table.name), sql.Literal(comment)
+    )
+
+
+def permit_null(table: TableSchema, column: str) -> sql.Composed:
+    """Take a column's NOT NULL away."""
+    return sql.SQL("ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL").format(
+        sql.Identifier(table.schema, table.name), sql.Identifier(column)
+    )

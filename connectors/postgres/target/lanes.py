@@ -23,6 +23,7 @@ from connectors.postgres.target import offsets
 from connectors.postgres.target.changer import Changer
 from connectors.postgres.target.envelope import NULL, Envelope
 from connectors.postgres.target.keys import Keys
+from connectors.postgres.target.runs import cut_at_keys
 from connectors.postgres.target.session import connect, is_transient, is_usable, roll_back
 from connectors.postgres.target.store import Store
 
@@ -70,7 +71,7 @@ class LanesStore(Store):
         changes = [change for batch in batches for change in self._new(batch.changes)]
         if len(changes) >= LANE_CHANGES * len(self._lanes):
             try:
-                for alone, run in _runs(changes, self._barrier):
+                for alone, run in self._runs(changes):
                     end = upto if run[-1] is changes[-1] else run[-1].sequence
                     if not alone and len(run) >= LANE_CHANGES * len(self._lanes):
                         self._side_by_side(run, end)
@@ -86,6 +87,10 @@ class LanesStore(Store):
                 raise
         # what is left: a refusal is looked for by the one way, which names the culprit
         super().write(batches)
+
+    def _runs(self, changes: list[Delivered]) -> Iterator[tuple[bool, list[Delivered]]]:
+        for piece in cut_at_keys(changes):
+            yield from _runs(piece, self._barrier)
 
     def _side_by_side(self, run: list[Delivered], upto: int) -> None:
         """Store changes, each in its lane, and then the share's offset."""

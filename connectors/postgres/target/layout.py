@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from connectors.contracts.changes import Column
 from connectors.errors import PermanentError
 from connectors.postgres.names import parse_name
@@ -62,6 +64,21 @@ class Layout:
     def key(self, table: TableSchema) -> tuple[str, ...]:
         """What the target's table must have a unique index on; empty: nothing."""
         return () if self.append else table.key
+
+    def shape(self, table: TableSchema) -> TableSchema:
+        """What the target's table is to be: names, columns and key.
+
+        Raises:
+            PermanentError: As `columns`.
+        """
+        schema, name = self.name(table)
+        return replace(
+            table, schema=schema, name=name, columns=self.columns(table), key=self.key(table)
+        )
+
+    def dialect(self, table: TableSchema, column: Column) -> str:
+        """Whose type names a column of the target's table is declared by."""
+        return "postgresql" if column in self.own else table.dialect
 
     def columns(self, table: TableSchema) -> tuple[Column, ...]:
         """All columns of the target's table.

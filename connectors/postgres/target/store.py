@@ -9,6 +9,7 @@ import psycopg
 from connectors.errors import FatalError, PermanentError
 from connectors.postgres.target import offsets, replayed
 from connectors.postgres.target.changer import Changer, refused_together
+from connectors.postgres.target.runs import cut_at_keys
 from connectors.postgres.target.session import (
     Session,
     connect,
@@ -114,8 +115,13 @@ class Store:
         upto = batches[-1].upto
         if any(stored < upto for stored in self._offsets.values()):
             changes = [change for batch in batches for change in self._new(batch.changes)]
+            *before, last = cut_at_keys(changes) or [[]]
+            again = len(batches) == 1
             try:
-                self._apply(changes, self._storing(upto), again=len(batches) == 1)
+                for run in before:
+                    self._apply(run, self._storing(run[-1].sequence), again=again)
+                    self._count(run[-1].sequence)
+                self._apply(last, self._storing(upto), again=again)
             except (PermanentError, psycopg.Error) as error:
                 if len(batches) == 1 or (isinstance(error, psycopg.Error) and is_transient(error)):
                     raise

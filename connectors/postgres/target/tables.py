@@ -4,63 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
 from psycopg import sql
 
 from connectors.errors import PermanentError
-from connectors.postgres.target import ddl
+from connectors.postgres.target import catalog, ddl, following
 from connectors.postgres.target.offsets import CREATION_LOCK
-from connectors.postgres.target.statements import Field, Form
+from connectors.postgres.target.statements import Form
 from connectors.postgres.target.steps import no_key
+from connectors.postgres.target.widening import widening
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from connectors.contracts.changes import Column, TableSchema
+    import psycopg
+
+    from connectors.contracts.changes import TableSchema
     from connectors.postgres.spec import SinkSpec
+    from connectors.postgres.target.catalog import Found
+    from connectors.postgres.target.following import Retyped
     from connectors.postgres.target.layout import Layout, Name
     from connectors.postgres.target.session import Session
-
-_TABLE = (
-    b"SELECT c.oid, c.relkind::text FROM pg_class AS c JOIN pg_namespace AS n"
-    b" ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2"
-)
-_COLUMNS = (
-    b"SELECT attname, format_type(atttypid, atttypmod), attidentity = 'a', attgenerated <> ''"
-    b" FROM pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum"
-)
-# Only these can answer ON CONFLICT: unique at once, over plain columns, over every row.
-_UNIQUE = (
-    b"SELECT array_agg(a.attname::text) FROM pg_index AS i, unnest(i.indkey[0:i.indnkeyatts - 1])"
-    b" AS k (attnum) JOIN pg_attribute AS a ON a.attnum = k.attnum"
-    b" WHERE a.attrelid = i.indrelid AND i.indrelid = $1 AND i.indisunique AND i.indimmediate"
-    b" AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL GROUP BY i.indexrelid"
-)
-_PRIMARY = b"SELECT conname::text FROM pg_constraint WHERE contype = 'p' AND conrelid = $1"
-_REFERENCES = (
-    b"SELECT n.nspname, c.relname FROM pg_constraint AS f JOIN pg_class AS c"
-    b" ON c.oid = f.confrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-    b" WHERE f.contype = 'f' AND f.conrelid = $1"
-)
-_REFERENCED = b"SELECT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = $1)"
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A table as it is in the target."""
-
-    oid: int
-    fields: dict[str, Field]
-    generated: frozenset[str]
-
-    def lacks(self, table: TableSchema) -> list[Column]:
-        return [
-            column
-            for column in table.columns
-            if column.name not in self.fields and column.name not in self.generated
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +36,15 @@ class TargetTable:
         form: What is written to it.
         references: Tables that its foreign keys point to.
         referenced: Foreign keys point to it.
+        retyped: Columns that do not hold all values of the source's.
+        cure: The statement that makes them hold all of them; empty: they do.
     """
 
     form: Form
     references: frozenset[Name]
     referenced: bool
+    retyped: tuple[Retyped, ...] = ()
+    cure: str = ""
 
 
 class Target:
@@ -107,8 +76,18 @@ class Target:
         """Look at every table anew when it is needed next."""
         self._tables.clear()
 
-    def prepare(self, session: Session, table: TableSchema) -> None:
+    def retyped(self, table: TableSchema) -> tuple[tuple[Retyped, ...], str]:
+        """Columns that do not hold all values of the source's, and the statement that cures it."""
+        found = self._tables[table.hash]
+        return found.retyped, found.cure
+
+    def prepare(self, session: Session, table: TableSchema, position: str) -> None:
         """Make sure that a table exists and fits, in a transaction of its own unless there is one.
+
+        Args:
+            session: To the target.
+            table: The shape that changes were written under.
+            position: Of the first of them, in the source.
 
         Raises:
             PermanentError: A table or column is missing and may not be created, or the key does
@@ -118,22 +97,34 @@ class Target:
         if not (table.key or self._layout.append):
             raise no_key(table)
         if table.hash not in self._tables:
-            schema, name = self._layout.name(table)
-            wanted = replace(
-                table,
-                schema=schema,
-                name=name,
-                columns=self._layout.columns(table),
-                key=self._layout.key(table),
-            )
+            wanted = self._layout.shape(table)
+            refused: PermanentError | None = None
             with session.transaction():
                 # type names come out qualified, unless they are the server's own
                 (path,) = session.execute(b"SELECT current_setting('search_path')").fetchone() or ()
                 session.execute(b"SET LOCAL search_path = pg_catalog")
-                found = self._fitting(session, wanted)
-                self._tables[table.hash] = _checked(session, wanted, found, self._layout.deleted)
+                with following.patience(session):
+                    try:
+                        self._tables[table.hash] = self._fitting(session, wanted, position)
+                    except PermanentError as error:
+                        refused = error  # what was made before stays: the cure builds on it
                 # within a larger transaction it would stay
                 session.execute(b"SELECT set_config('search_path', $1, true)", (path,))
+            if refused is not None:
+                raise refused
+
+    def mend(self, session: Session, table: TableSchema, error: psycopg.Error) -> bool:
+        """After a refused row: take away what stands against it, if the source no longer has it.
+
+        Returns:
+            Whether the same row may be tried again.
+
+        Raises:
+            psycopg.Error: A transient failure.
+        """
+        if self._spec.schema_changes != "add":
+            return False
+        return following.permit_null(session, self._layout.shape(table), error)
 
     def parents_first(self, tables: Sequence[TableSchema]) -> list[TableSchema]:
         """Order tables so that rows come after the rows that they refer to, as far as possible."""
@@ -150,20 +141,39 @@ class Target:
         except CycleError:
             return list(tables)
 
-    def _fitting(self, session: Session, table: TableSchema) -> _Found:
-        found = _find(session, table)
+    def _fitting(self, session: Session, table: TableSchema, position: str) -> TargetTable:
+        found = self._complete(session, table, position)
+        retyped = following.retyped(session, table, found, self._layout)
+        if retyped and self._spec.schema_changes == "add":
+            session.execute(b"SELECT pg_advisory_xact_lock($1)", [CREATION_LOCK])
+            found = _found(session, table)  # another writer may have been faster
+            retyped = following.retyped(session, table, found, self._layout)
+            following.widen(session, table, found, retyped, self._spec.max_rewrite)
+            found = _found(session, table)
+            retyped = following.retyped(session, table, found, self._layout)
+        if self._spec.schema_changes == "refuse":
+            _refuse_narrow(session, table, retyped)
+        if table.key and not catalog.is_key(session, found, table.key):
+            self._rekey(session, table, found, position)
+        cure = ""
+        if retyped:
+            types = [(column.name, column.wanted) for column in retyped]
+            cure = ddl.retype(table, types, cast=True).as_string(session)
+        return _checked(session, table, found, self._layout.deleted, retyped, cure)
+
+    def _complete(self, session: Session, table: TableSchema, position: str) -> Found:
+        """The table with all columns, as far as they may be made."""
+        found = catalog.find(session, table)
         if found is not None and not found.lacks(table):
             return found
         if found is not None and self._spec.schema_changes == "ignore":
             return found
         if self._spec.create_tables if found is None else self._spec.schema_changes == "add":
             session.execute(b"SELECT pg_advisory_xact_lock($1)", [CREATION_LOCK])
-            found = _find(session, table)  # another writer may have been faster
+            found = catalog.find(session, table)  # another writer may have been faster
         lacking = found.lacks(table) if found else table.columns
-        own = self._layout.own
         types = [
-            ddl.type_of(session, column, "postgresql" if column in own else table.dialect)
-            for column in lacking
+            ddl.type_of(session, column, self._layout.dialect(table, column)) for column in lacking
         ]
         if found is None:
             statement = ddl.create(table, types)
@@ -174,9 +184,11 @@ class Target:
                     where=f"{table.schema}.{table.name}",
                     cure=f"create it, or set create_tables: true: {statement.as_string(session)}",
                 )
-            if not _exists(session, table.schema):
+            if not catalog.exists(session, table.schema):
                 session.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(table.schema)))
             session.execute(statement)
+            if table.key:
+                following.mark_key(session, table, position)
         elif lacking:
             statement = ddl.add(table, lacking, types)
             if self._spec.schema_changes == "refuse":
@@ -188,78 +200,71 @@ class Target:
                     cure=f"set schema_changes: add or ignore, or {statement.as_string(session)}",
                 )
             session.execute(statement)
-        made = _find(session, table)
-        if made is None:
-            raise PermanentError(
-                "postgres.no_table",
-                "the table vanished while it was looked at",
-                where=f"{table.schema}.{table.name}",
-            )
-        return made
+        return _found(session, table)
 
-
-def _find(session: Session, table: TableSchema) -> _Found | None:
-    row = session.execute(_TABLE, (table.schema, table.name)).fetchone()
-    if row is None:
-        return None
-    oid, kind = cast("tuple[int, str]", row)
-    if kind not in ("r", "p"):
+    def _rekey(self, session: Session, table: TableSchema, found: Found, position: str) -> None:
+        reason = "schema_changes is not add"
+        if self._spec.schema_changes == "add":
+            session.execute(b"SELECT pg_advisory_xact_lock($1)", [CREATION_LOCK])
+            reason = following.rekey(session, table, found, position, self._spec.max_rewrite)
+            if not reason or catalog.is_key(session, found, table.key):
+                return
+        primary = catalog.primary_key(session, found)
         raise PermanentError(
-            "postgres.not_a_table",
-            f"what the target has under this name is no table (relkind {kind})",
+            "postgres.key_mismatch",
+            f"the target has no primary key or unique index on exactly {', '.join(table.key)}"
+            f" ({reason})",
             where=f"{table.schema}.{table.name}",
-            cure="rename it in the target",
+            cure=ddl.rekey(table, primary and primary.name).as_string(session),
         )
-    rows = cast("list[tuple[str, str, bool, bool]]", session.execute(_COLUMNS, (oid,)).fetchall())
-    kinds = {column.name: column.json for column in table.columns}
-    fields = {
-        name: Field(name, kinds.get(name, "string"), type_, fixed)
-        for name, type_, fixed, generated in rows
-        if not generated
-    }
-    return _Found(oid, fields, frozenset(row[0] for row in rows if row[3]))
 
 
-def _checked(session: Session, table: TableSchema, found: _Found, deleted: str) -> TargetTable:
-    where = f"{table.schema}.{table.name}"
-    if table.key:
-        _check_key(session, table, found, where)
+def _found(session: Session, table: TableSchema) -> Found:
+    found = catalog.find(session, table)
+    if found is None:
+        raise PermanentError(
+            "postgres.no_table",
+            "the table vanished while it was looked at",
+            where=f"{table.schema}.{table.name}",
+        )
+    return found
+
+
+def _refuse_narrow(session: Session, table: TableSchema, retyped: Sequence[Retyped]) -> None:
+    narrow = [column for column in retyped if widening(column.found, column.wanted) is not None]
+    if narrow:
+        statement = ddl.retype(table, [(column.name, column.wanted) for column in narrow])
+        raise PermanentError(
+            "postgres.narrow_column",
+            "; ".join(map(str, narrow)),
+            where=f"{table.schema}.{table.name}",
+            cure=f"set schema_changes: add or ignore, or {statement.as_string(session)}",
+        )
+
+
+def _checked(
+    session: Session,
+    table: TableSchema,
+    found: Found,
+    deleted: str,
+    retyped: tuple[Retyped, ...],
+    cure: str,
+) -> TargetTable:
     if deleted and deleted not in found.fields:
         raise PermanentError(
             "postgres.no_column",
             f"soft deletes need the column {deleted}",
-            where=where,
+            where=f"{table.schema}.{table.name}",
             cure=ddl.add(
                 table, [c for c in table.columns if c.name == deleted], ["timestamptz"]
             ).as_string(session),
         )
     fields = tuple(found.fields[c.name] for c in table.columns if c.name in found.fields)
-    references = cast("list[Name]", session.execute(_REFERENCES, (found.oid,)).fetchall())
-    referenced = session.execute(_REFERENCED, (found.oid,)).fetchone() == (True,)
     form = Form(table.schema, table.name, table.key, fields, deleted)
-    return TargetTable(form, frozenset(references), referenced)
-
-
-def _check_key(session: Session, table: TableSchema, found: _Found, where: str) -> None:
-    key = set(table.key)
-    unique = cast("list[tuple[list[str]]]", session.execute(_UNIQUE, (found.oid,)).fetchall())
-    fits = any(set(columns) == key for (columns,) in unique)
-    if not fits or found.generated.intersection(key):
-        primary = cast("tuple[str] | None", session.execute(_PRIMARY, (found.oid,)).fetchone())
-        drop = sql.SQL("DROP CONSTRAINT {}, ").format(sql.Identifier(primary[0])) if primary else ""
-        statement = sql.SQL("ALTER TABLE {} {}ADD PRIMARY KEY ({})").format(
-            sql.Identifier(table.schema, table.name),
-            drop or sql.SQL(""),
-            sql.SQL(", ").join(map(sql.Identifier, table.key)),
-        )
-        raise PermanentError(
-            "postgres.key_mismatch",
-            f"the target has no primary key or unique index on exactly {', '.join(table.key)}",
-            where=where,
-            cure=statement.as_string(session),
-        )
-
-
-def _exists(session: Session, schema: str) -> bool:
-    query = b"SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)"
-    return session.execute(query, (schema,)).fetchone() == (True,)
+    return TargetTable(
+        form,
+        catalog.references(session, found),
+        catalog.referenced(session, found),
+        retyped,
+        cure,
+    )

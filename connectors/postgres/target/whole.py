@@ -17,6 +17,7 @@ from typing_extensions import override
 from connectors.errors import FatalError, PermanentError
 from connectors.postgres.target import offsets
 from connectors.postgres.target.changer import refused_together
+from connectors.postgres.target.runs import cut_at_keys
 from connectors.postgres.target.session import is_transient, roll_back
 from connectors.postgres.target.spool import Spool
 from connectors.postgres.target.store import Store
@@ -125,8 +126,10 @@ class WholeStore(Store):
             self._piece(session, self._new(piece))
 
     def _piece(self, session: Session, changes: list[Delivered]) -> None:
-        if not changes:
-            return
+        for run in cut_at_keys(changes):
+            self._run(session, run)
+
+    def _run(self, session: Session, changes: list[Delivered]) -> None:
         self._changer.prepare(session, changes)
         if not self._careful:
             self._changer.apply(session, changes)

@@ -1843,6 +1843,124 @@ class OffsetService:
             _registered_method=True)
 
 
+class SchemaServiceStub:
+    """The shapes that tables had, version by version.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListSchemas = channel.unary_unary(
+                '/cdc.v1.SchemaService/ListSchemas',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.ListSchemasRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.ListSchemasResponse.FromString,
+                _registered_method=True)
+        self.GetSchema = channel.unary_unary(
+                '/cdc.v1.SchemaService/GetSchema',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.GetSchemaRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Schema.FromString,
+                _registered_method=True)
+
+
+class SchemaServiceServicer:
+    """The shapes that tables had, version by version.
+    """
+
+    def ListSchemas(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSchema(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_SchemaServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListSchemas': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchemas,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.ListSchemasRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.ListSchemasResponse.SerializeToString,
+            ),
+            'GetSchema': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSchema,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.GetSchemaRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Schema.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cdc.v1.SchemaService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cdc.v1.SchemaService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class SchemaService:
+    """The shapes that tables had, version by version.
+    """
+
+    @staticmethod
+    def ListSchemas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.SchemaService/ListSchemas',
+            cdc_dot_v1_dot_cdc__pb2.ListSchemasRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.ListSchemasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSchema(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.SchemaService/GetSchema',
+            cdc_dot_v1_dot_cdc__pb2.GetSchemaRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Schema.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class DeadLetterServiceStub:
     """Changes that sinks have put aside.
     """

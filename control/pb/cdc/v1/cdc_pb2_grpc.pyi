@@ -494,6 +494,43 @@ class OffsetServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_OffsetServiceServicer_to_server(servicer: OffsetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class SchemaServiceStub:
+    """The shapes that tables had, version by version."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> SchemaServiceAsyncStub: ...
+    ListSchemas: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.ListSchemasRequest, _cdc_pb2.ListSchemasResponse]
+    GetSchema: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.GetSchemaRequest, _cdc_pb2.Schema]
+
+@_typing.type_check_only
+class SchemaServiceAsyncStub(SchemaServiceStub):
+    """The shapes that tables had, version by version."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    ListSchemas: _aio.UnaryUnaryMultiCallable[_cdc_pb2.ListSchemasRequest, _cdc_pb2.ListSchemasResponse]  # type: ignore[assignment]
+    GetSchema: _aio.UnaryUnaryMultiCallable[_cdc_pb2.GetSchemaRequest, _cdc_pb2.Schema]  # type: ignore[assignment]
+
+class SchemaServiceServicer(metaclass=_abc_1.ABCMeta):
+    """The shapes that tables had, version by version."""
+
+    @_abc_1.abstractmethod
+    def ListSchemas(
+        self,
+        request: _cdc_pb2.ListSchemasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.ListSchemasResponse, _abc.Awaitable[_cdc_pb2.ListSchemasResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetSchema(
+        self,
+        request: _cdc_pb2.GetSchemaRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Schema, _abc.Awaitable[_cdc_pb2.Schema]]: ...
+
+def add_SchemaServiceServicer_to_server(servicer: SchemaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class DeadLetterServiceStub:
     """Changes that sinks have put aside."""
 

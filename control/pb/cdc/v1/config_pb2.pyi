@@ -534,6 +534,7 @@ class Source(_message.Message):
     ACCEPT_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     PROCESSES_FIELD_NUMBER: _builtins.int
+    SCHEMA_TOPIC_FIELD_NUMBER: _builtins.int
     POSTGRES_FIELD_NUMBER: _builtins.int
     MYSQL_FIELD_NUMBER: _builtins.int
     MARIADB_FIELD_NUMBER: _builtins.int
@@ -544,6 +545,8 @@ class Source(_message.Message):
     workers: _builtins.int
     """How its flow is run: worker threads of each process, and processes."""
     processes: _builtins.int
+    schema_topic: _builtins.str
+    """The topic of changes of its tables' shapes; empty: they are not told."""
     @_builtins.property
     def metadata(self) -> Global___Metadata: ...
     @_builtins.property
@@ -568,24 +571,29 @@ class Source(_message.Message):
         accept: _abc.Iterable[_builtins.str] | None = ...,
         workers: _builtins.int | None = ...,
         processes: _builtins.int | None = ...,
+        schema_topic: _builtins.str | None = ...,
         postgres: Global___PostgresSource | None = ...,
         mysql: Global___MysqlSource | None = ...,
         mariadb: Global___MariadbSource | None = ...,
         rest: Global___RestSource | None = ...,
         webhook: Global___WebhookSource | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_workers", b"_workers", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_schema_topic", b"_schema_topic", "_workers", b"_workers", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "schema_topic", b"schema_topic", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_workers", b"_workers", "accept", b"accept", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "name", b"name", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_processes", b"_processes", "_schema_topic", b"_schema_topic", "_workers", b"_workers", "accept", b"accept", "config", b"config", "mariadb", b"mariadb", "metadata", b"metadata", "mysql", b"mysql", "name", b"name", "postgres", b"postgres", "processes", b"processes", "rest", b"rest", "schema_topic", b"schema_topic", "webhook", b"webhook", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__processes: _TypeAlias = _typing.Literal["processes"]  # noqa: Y015
     _WhichOneofArgType__processes: _TypeAlias = _typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__schema_topic: _TypeAlias = _typing.Literal["schema_topic"]  # noqa: Y015
+    _WhichOneofArgType__schema_topic: _TypeAlias = _typing.Literal["_schema_topic", b"_schema_topic"]  # noqa: Y015
     _WhichOneofReturnType__workers: _TypeAlias = _typing.Literal["workers"]  # noqa: Y015
     _WhichOneofArgType__workers: _TypeAlias = _typing.Literal["_workers", b"_workers"]  # noqa: Y015
     _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["postgres", "mysql", "mariadb", "rest", "webhook"]  # noqa: Y015
     _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__schema_topic) -> _WhichOneofReturnType__schema_topic | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__workers) -> _WhichOneofReturnType__workers | None: ...
     @_typing.overload
@@ -2815,6 +2823,7 @@ class PostgresSink(_message.Message):
     PARALLELISM_FIELD_NUMBER: _builtins.int
     CREATE_TABLES_FIELD_NUMBER: _builtins.int
     SCHEMA_CHANGES_FIELD_NUMBER: _builtins.int
+    MAX_REWRITE_FIELD_NUMBER: _builtins.int
     dsn: _builtins.str
     """SECRET."""
     schema: _builtins.str
@@ -2825,6 +2834,8 @@ class PostgresSink(_message.Message):
     parallelism: _builtins.int
     create_tables: _builtins.bool
     schema_changes: Global___SchemaChanges.ValueType
+    max_rewrite: _builtins.str
+    """Size."""
     @_builtins.property
     def tables(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -2840,15 +2851,18 @@ class PostgresSink(_message.Message):
         parallelism: _builtins.int | None = ...,
         create_tables: _builtins.bool | None = ...,
         schema_changes: Global___SchemaChanges.ValueType = ...,
+        max_rewrite: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_create_tables", b"_create_tables", "_deleted_column", b"_deleted_column", "_parallelism", b"_parallelism", "_schema", b"_schema", "_transactions", b"_transactions", "create_tables", b"create_tables", "deleted_column", b"deleted_column", "parallelism", b"parallelism", "schema", b"schema", "transactions", b"transactions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_create_tables", b"_create_tables", "_deleted_column", b"_deleted_column", "_max_rewrite", b"_max_rewrite", "_parallelism", b"_parallelism", "_schema", b"_schema", "_transactions", b"_transactions", "create_tables", b"create_tables", "deleted_column", b"deleted_column", "max_rewrite", b"max_rewrite", "parallelism", b"parallelism", "schema", b"schema", "transactions", b"transactions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create_tables", b"_create_tables", "_deleted_column", b"_deleted_column", "_parallelism", b"_parallelism", "_schema", b"_schema", "_transactions", b"_transactions", "create_tables", b"create_tables", "deleted_column", b"deleted_column", "deletes", b"deletes", "dsn", b"dsn", "mode", b"mode", "parallelism", b"parallelism", "schema", b"schema", "schema_changes", b"schema_changes", "tables", b"tables", "transactions", b"transactions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create_tables", b"_create_tables", "_deleted_column", b"_deleted_column", "_max_rewrite", b"_max_rewrite", "_parallelism", b"_parallelism", "_schema", b"_schema", "_transactions", b"_transactions", "create_tables", b"create_tables", "deleted_column", b"deleted_column", "deletes", b"deletes", "dsn", b"dsn", "max_rewrite", b"max_rewrite", "mode", b"mode", "parallelism", b"parallelism", "schema", b"schema", "schema_changes", b"schema_changes", "tables", b"tables", "transactions", b"transactions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__create_tables: _TypeAlias = _typing.Literal["create_tables"]  # noqa: Y015
     _WhichOneofArgType__create_tables: _TypeAlias = _typing.Literal["_create_tables", b"_create_tables"]  # noqa: Y015
     _WhichOneofReturnType__deleted_column: _TypeAlias = _typing.Literal["deleted_column"]  # noqa: Y015
     _WhichOneofArgType__deleted_column: _TypeAlias = _typing.Literal["_deleted_column", b"_deleted_column"]  # noqa: Y015
+    _WhichOneofReturnType__max_rewrite: _TypeAlias = _typing.Literal["max_rewrite"]  # noqa: Y015
+    _WhichOneofArgType__max_rewrite: _TypeAlias = _typing.Literal["_max_rewrite", b"_max_rewrite"]  # noqa: Y015
     _WhichOneofReturnType__parallelism: _TypeAlias = _typing.Literal["parallelism"]  # noqa: Y015
     _WhichOneofArgType__parallelism: _TypeAlias = _typing.Literal["_parallelism", b"_parallelism"]  # noqa: Y015
     _WhichOneofReturnType__schema: _TypeAlias = _typing.Literal["schema"]  # noqa: Y015
@@ -2859,6 +2873,8 @@ class PostgresSink(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__create_tables) -> _WhichOneofReturnType__create_tables | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deleted_column) -> _WhichOneofReturnType__deleted_column | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_rewrite) -> _WhichOneofReturnType__max_rewrite | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parallelism) -> _WhichOneofReturnType__parallelism | None: ...
     @_typing.overload
@@ -2909,6 +2925,7 @@ class ElasticsearchSink(_message.Message):
     PARALLELISM_FIELD_NUMBER: _builtins.int
     COMPRESS_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    SCHEMA_CHANGES_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
     """SECRET."""
     user: _builtins.str
@@ -2926,6 +2943,7 @@ class ElasticsearchSink(_message.Message):
     compress: _builtins.bool
     timeout: _builtins.str
     """Duration."""
+    schema_changes: Global___SchemaChanges.ValueType
     @_builtins.property
     def url(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -2951,10 +2969,11 @@ class ElasticsearchSink(_message.Message):
         parallelism: _builtins.int | None = ...,
         compress: _builtins.bool | None = ...,
         timeout: _builtins.str | None = ...,
+        schema_changes: Global___SchemaChanges.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_ca", b"_ca", "_compress", b"_compress", "_gc_deletes", b"_gc_deletes", "_id", b"_id", "_index", b"_index", "_parallelism", b"_parallelism", "_password", b"_password", "_timeout", b"_timeout", "_user", b"_user", "api_key", b"api_key", "ca", b"ca", "compress", b"compress", "gc_deletes", b"gc_deletes", "id", b"id", "index", b"index", "parallelism", b"parallelism", "password", b"password", "settings", b"settings", "timeout", b"timeout", "user", b"user"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_ca", b"_ca", "_compress", b"_compress", "_gc_deletes", b"_gc_deletes", "_id", b"_id", "_index", b"_index", "_parallelism", b"_parallelism", "_password", b"_password", "_timeout", b"_timeout", "_user", b"_user", "api_key", b"api_key", "ca", b"ca", "compress", b"compress", "create", b"create", "fields", b"fields", "gc_deletes", b"gc_deletes", "id", b"id", "index", b"index", "parallelism", b"parallelism", "password", b"password", "settings", b"settings", "timeout", b"timeout", "truncates", b"truncates", "url", b"url", "user", b"user", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_ca", b"_ca", "_compress", b"_compress", "_gc_deletes", b"_gc_deletes", "_id", b"_id", "_index", b"_index", "_parallelism", b"_parallelism", "_password", b"_password", "_timeout", b"_timeout", "_user", b"_user", "api_key", b"api_key", "ca", b"ca", "compress", b"compress", "create", b"create", "fields", b"fields", "gc_deletes", b"gc_deletes", "id", b"id", "index", b"index", "parallelism", b"parallelism", "password", b"password", "schema_changes", b"schema_changes", "settings", b"settings", "timeout", b"timeout", "truncates", b"truncates", "url", b"url", "user", b"user", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
