@@ -6,7 +6,6 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from connectors.contracts.source import Checkpoint, Observation
-from connectors.mysql.binlog.progress import parse_resume
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
 from connectors.mysql.server import connect
@@ -90,11 +89,12 @@ class MysqlSource:
             session.close()
             raise
         places = Places()
+        places.follow(session.server, session.log_end)
         return MysqlReader(
             settings,
             session,
             anchor=resume is None,
-            snapshot=self._snapshot(session.checkpoint, progress, places),
+            snapshot=self._snapshot(progress, places),
             places=places,
             ends=settings.snapshot == "only",
             checkpoint_interval=self._checkpoint_interval,
@@ -105,16 +105,11 @@ class MysqlSource:
         progress = read(checkpoint.state)
         return None if self._past is not None or progress is None or progress.done else progress
 
-    def _snapshot(
-        self, checkpoint: Checkpoint, progress: Progress | None, places: Places
-    ) -> Snapshot[Listed] | None:
+    def _snapshot(self, progress: Progress | None, places: Places) -> Snapshot[Listed] | None:
         if progress is None:
             return None
         settings = self._settings
-        needed = parse_resume(checkpoint).stored(mariadb=settings.mariadb)
-        readers = [
-            MysqlTableReader(settings, needed, places) for _ in range(settings.snapshot_readers)
-        ]
+        readers = [MysqlTableReader(settings, places) for _ in range(settings.snapshot_readers)]
         reader: ChunkReader[Listed] = ChunkReader("mysql", settings.source, readers)
         return Snapshot(settings.source, reader, progress)
 

@@ -73,16 +73,6 @@ class MysqlGtids:
                 )
         return ",".join(self._texts[source] for source in sorted(self._texts))
 
-    def covers(self, other: MysqlGtids) -> bool:
-        """Whether all of another set is in this one."""
-        for source, intervals in other._intervals.items():
-            ours = self._intervals.get(source, [])
-            for start, end in intervals:
-                index = bisect_right(ours, start, key=lambda interval: interval[0]) - 1
-                if index < 0 or end > ours[index][1]:
-                    return False
-        return True
-
     def encode(self) -> bytes:
         """The set as COM_BINLOG_DUMP_GTID takes it (MySQL source, sql/rpl_gtid_set.cc).
 
@@ -163,10 +153,6 @@ class MariadbGtids:
             self.domains.pop(domain, None)
         else:
             self.domains[domain] = before
-
-    def covers(self, other: MariadbGtids) -> bool:
-        """Whether all of another position is before this one."""
-        return all(gtid in self for gtid in other.domains.values())
 
     def last(self, gtid: Gtid) -> Gtid | None:
         """The last transaction of another one's domain."""

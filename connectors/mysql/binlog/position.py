@@ -61,6 +61,12 @@ def log_place(file: str, offset: int) -> int:
     return split_file(file)[1] << _OFFSET_BITS | offset
 
 
+def numbered(position: str) -> int:
+    """Where the transaction of a change begins, as `log_place` counts it."""
+    _, file, offset, _ = position.split("-")
+    return int(file, 16) << _OFFSET_BITS | int(offset, 16)
+
+
 def split_file(name: str) -> tuple[str, int]:
     """A log file's base name and number.
 

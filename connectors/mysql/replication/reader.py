@@ -37,7 +37,8 @@ class MysqlReader:
         anchor: True to hand out the session's checkpoint itself first, so that the stream knows
             where the source began even if nothing ever changes.
         snapshot: Reads the tables meanwhile; None: that is not wanted, or done.
-        places: Takes note of where transactions begin that are given out meanwhile.
+        places: Takes note of where transactions begin that are given out meanwhile; follows the
+            first session already.
         ends: Whether everything ends with the snapshot.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
     """
@@ -61,6 +62,7 @@ class MysqlReader:
         self._anchor = anchor
         self._turns = Turns(snapshot)
         self._places = places if snapshot is not None else None
+        self._followed = session
         self._ends, self.ended = ends, False
         self._interval = checkpoint_interval
         self._handed_at = time.monotonic()
@@ -104,6 +106,9 @@ class MysqlReader:
         self._session.close()
 
     def _next(self, session: Session) -> Chunk | None:
+        if self._places is not None and session is not self._followed:
+            self._places.follow(session.server, session.log_end)
+        self._followed = session
         chunk = self._turns.next(session.decoder, partial(self._changes, session))
         if chunk is None:
             return None

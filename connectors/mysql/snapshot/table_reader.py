@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 import pymysql
 
 from connectors.errors import ConfigError, FatalError, RetryableError
-from connectors.mysql.binlog.gtids import MariadbGtids, MysqlGtids
+from connectors.mysql.binlog.gtids import MysqlGtids
 from connectors.mysql.binlog.position import log_place
 from connectors.mysql.binlog.table import describe
 from connectors.mysql.replication.catalog import ServerCatalog
@@ -64,15 +64,11 @@ class MysqlTableReader:
 
     Args:
         settings: The source's.
-        needed: What earlier processes have given out: no snapshot is used that does not hold it.
-        places: Where the transactions begin that this one has given out.
+        places: Where the transactions begin that are given out, and on which server.
     """
 
-    def __init__(
-        self, settings: Settings, needed: MysqlGtids | MariadbGtids, places: Places
-    ) -> None:
+    def __init__(self, settings: Settings, places: Places) -> None:
         self._settings, self._places = settings, places
-        self._needed: MysqlGtids | MariadbGtids | None = needed
         self._stopped = threading.Event()
         self._connection: Connection | None = None
         self._server: Server | None = None
@@ -88,7 +84,7 @@ class MysqlTableReader:
     def cut(self, cut: Cut[Listed]) -> tuple[str, ...] | None:
         """As `TableReader.cut`; None: the table has no key."""
         connection, _ = self._connect()
-        described = tables.describe(connection, cut.table.schema, cut.table.name)
+        described = tables.describe(connection, cut.table)
         if described is None:
             return ()
         if not described.key:
@@ -107,7 +103,7 @@ class MysqlTableReader:
         file, offset = log_status(connection, server)
         block = TableBlock(request, visible, file, offset, time.time_ns() // 1_000_000)
         table = request.table
-        described = tables.describe(connection, table.schema, table.name)
+        described = tables.describe(connection, table)
         if described is None:
             block.complete = True
         else:
@@ -139,12 +135,19 @@ class MysqlTableReader:
 
     def _connect(self) -> tuple[Connection, Server]:
         if self._connection is not None and self._server is not None:
-            return self._connection, self._server
+            if self._server.identity == self._places.server:
+                return self._connection, self._server
+            self.disconnect()
         settings = self._settings
         connection = self._connection = connect(settings.dsn, settings.source)
         server = look(connection)
-        if server.mariadb != settings.mariadb:
-            raise RetryableError("mysql.kind", "another kind of server", where=server.where)
+        if server.identity != self._places.server:
+            self.disconnect()
+            raise RetryableError(
+                "mysql.other_server",
+                "this is not the server whose log is read",
+                where=server.where,
+            )
         unlimited = "max_statement_time" if server.mariadb else "max_execution_time"
         rows(
             connection,
@@ -162,33 +165,23 @@ class MysqlTableReader:
         return connection, server
 
     def _begin(self, connection: Connection, server: Server) -> SeenGtids | SeenPlace:
-        """Begin a transaction that sees all that is needed."""
-        begin = self._begin_mariadb if server.mariadb else self._begin_mysql
+        """Begin a transaction that sees all that was given out before this process."""
+        if not server.mariadb:
+            # The start of the source has seen to it that they are committed.
+            ((gtids,),) = rows(connection, "SELECT @@GLOBAL.gtid_executed")
+            rows(connection, _BEGIN)
+            return SeenGtids(MysqlGtids(str(gtids)))
         while True:
-            visible = begin(connection)
-            if _holds(visible, self._needed):
-                # What one snapshot sees, every later one does.
-                self._needed = None
-                return visible
+            rows(connection, _BEGIN)
+            found = rows(connection, "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'")
+            told = {str(name).lower(): str(value) for name, value in found}
+            file, offset = told["binlog_snapshot_file"], told["binlog_snapshot_position"]
+            place = log_place(file, int(offset))
+            if place >= self._places.horizon:
+                return SeenPlace(place, self._places)
             rows(connection, "ROLLBACK")
             if self._stopped.wait(_PAUSE_S):
                 raise RetryableError("mysql.snapshot_stopped", "it is not wanted any more")
-
-    def _begin_mysql(self, connection: Connection) -> SeenGtids:
-        ((gtids,),) = rows(connection, "SELECT @@GLOBAL.gtid_executed")
-        rows(connection, _BEGIN)
-        return SeenGtids(MysqlGtids(str(gtids)))
-
-    def _begin_mariadb(self, connection: Connection) -> SeenPlace:
-        rows(connection, _BEGIN)
-        found = rows(connection, "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'")
-        told = {str(name).lower(): str(value) for name, value in found}
-        file, offset = told["binlog_snapshot_file"], int(told["binlog_snapshot_position"])
-        gtids = None
-        if self._needed is not None or self._places.moved:
-            ((position,),) = rows(connection, "SELECT BINLOG_GTID_POS(%s, %s)", file, offset)
-            gtids = MariadbGtids(str(position or ""))
-        return SeenPlace(log_place(file, offset), self._places, gtids)
 
     def _renderer_of(self, described: Described) -> TableRenderer:
         known = self._renderer
@@ -266,15 +259,6 @@ class MysqlTableReader:
         if result.refusal is not None:
             raise _refused(*result.refusal, where)
         return True
-
-
-def _holds(visible: SeenGtids | SeenPlace, needed: MysqlGtids | MariadbGtids | None) -> bool:
-    seen = visible.gtids
-    if isinstance(needed, MysqlGtids) and isinstance(seen, MysqlGtids):
-        return seen.covers(needed)
-    if isinstance(needed, MariadbGtids) and isinstance(seen, MariadbGtids):
-        return seen.covers(needed)
-    return needed is None
 
 
 def _refused(number: int, message: str, where: str) -> WaxtapError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # MariaDB counts tables with a history apart; a SELECT shows what is in them now.
 _TABLES = """
-SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0) FROM information_schema.TABLES
+SELECT TABLE_SCHEMA, TABLE_NAME, COALESCE(TABLE_ROWS, 0), TABLE_TYPE FROM information_schema.TABLES
 WHERE TABLE_TYPE IN ('BASE TABLE', 'SYSTEM VERSIONED') AND TABLE_SCHEMA NOT IN ({})
 """
 _COLUMNS = """
@@ -38,6 +38,9 @@ SELECT INDEX_NAME, COLUMN_NAME, COALESCE(COLLATION, 'A') FROM information_schema
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0
 ORDER BY INDEX_NAME <> 'PRIMARY', INDEX_NAME, SEQ_IN_INDEX
 """
+# When a row of a table with a history began to hold and ceases to, where nobody has named that. The
+# log shows these columns, and their end in the key; the catalog does not.
+_PERIOD = ("row_start", "row_end")
 # Denied for one column only.
 _DENIED = DENIED | {1143, 1044}
 
@@ -50,11 +53,13 @@ class Listed:
         schema: Its database.
         name: Its name.
         estimated: How many rows it has by the server's statistics.
+        versioned: Whether MariaDB keeps its history.
     """
 
     schema: str
     name: str
     estimated: int
+    versioned: bool
 
     @property
     def id(self) -> str:
@@ -107,14 +112,19 @@ def listed(connection: Connection, wanted: Callable[[str, str], bool]) -> list[L
     """
     excluded = ", ".join(f"'{name}'" for name in EXCLUDED_SCHEMAS)
     found = [
-        Listed(str(schema), str(name), int(cast("int", estimated)))
-        for schema, name, estimated in rows(connection, _TABLES.format(excluded))
+        Listed(
+            str(schema),
+            str(name),
+            int(cast("int", estimated)),
+            versioned=type_ != "BASE TABLE",
+        )
+        for schema, name, estimated, type_ in rows(connection, _TABLES.format(excluded))
         if wanted(str(schema), str(name))
     ]
     return sorted(found, key=lambda table: table.id)
 
 
-def describe(connection: Connection, schema: str, name: str) -> Described | None:
+def describe(connection: Connection, table: Listed) -> Described | None:
     """What the catalog says about a table now; None: it is gone, or holds no rows of its own.
 
     Its key is what the log takes for one: the primary key, or the first unique index without NULLs.
@@ -122,12 +132,18 @@ def describe(connection: Connection, schema: str, name: str) -> Described | None
     Raises:
         RetryableError: The connection broke.
     """
+    schema, name = table.schema, table.name
     columns = tuple(_column(row) for row in rows(connection, _COLUMNS, schema, name))
+    hidden = table.versioned and not any(column.name == _PERIOD[1] for column in columns)
     if not columns or tuple(column.name for column in columns) == SEQUENCE:
         return None
     marked = {column.name for column in columns if column.key}
+    if hidden:
+        columns += tuple(_moment(each, key=bool(marked) and each == _PERIOD[1]) for each in _PERIOD)
     for index, key in _indexes(connection, schema, name):
         if marked and {column.name for column in key} == marked:
+            if hidden:
+                key += (KeyColumn(_PERIOD[1], descending=False),)
             return Described(schema, name, columns, key, index)
     return Described(schema, name, columns, (), "")
 
@@ -174,6 +190,10 @@ def _column(row: tuple[object, ...]) -> CatalogColumn:
         str(charset),
         bool(key),
     )
+
+
+def _moment(name: str, *, key: bool) -> CatalogColumn:
+    return CatalogColumn(name, "timestamp", "timestamp(6)", 0, 0, 0, 6, "", key)
 
 
 def _is_denied(connection: Connection, schema: str, name: str) -> bool:
