@@ -26,7 +26,7 @@ _QUERY_TIMEOUT_S = 30
 _CLIENT_ERRORS = range(2000, 3000)
 _REFUSED_LOGINS = {1044, 1045, 1129, 1130, 1251, 1524, 1698, 2059, 2061, 3118, 3159, 3955, 4151}
 # They pass by themselves: too many connections, shutdown, start-up, lost connections.
-_TRANSIENT = {0, 1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1205, 1213, 1927, 3169, 3168}
+TRANSIENT = {0, 1040, 1053, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1205, 1213, 1927, 3169, 3168}
 DENIED = {1142, 1227, 1370}
 
 
@@ -83,7 +83,7 @@ def rows(connection: Connection, query: str, *parameters: object) -> list[tuple[
             return list(cursor.fetchall())
     except (pymysql.Error, OSError) as error:
         number, text = error_parts(error)
-        if isinstance(error, OSError) or number in _TRANSIENT or number in _CLIENT_ERRORS:
+        if isinstance(error, OSError) or number in TRANSIENT or number in _CLIENT_ERRORS:
             raise RetryableError("mysql.connection_lost", text) from None
         if number in DENIED:
             raise ConfigError(

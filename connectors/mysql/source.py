@@ -5,20 +5,30 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from connectors.contracts.source import Observation
+from connectors.contracts.source import Checkpoint, Observation
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
 from connectors.mysql.server import connect
 from connectors.mysql.setup import history, preflight
 from connectors.mysql.setup.settings import resolve
 from connectors.mysql.setup.trial import try_out
+from connectors.mysql.snapshot.table_reader import MysqlTableReader
+from connectors.mysql.snapshot.tables import check_rights
+from connectors.mysql.snapshot.visibility import Places
+from connectors.snapshot.chunk_reader import ChunkReader
+from connectors.snapshot.ended import EndedReader
+from connectors.snapshot.progress import STATE, check_repeatable, is_done, read
+from connectors.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts.source import Checkpoint, SourceContext
+    from connectors.contracts.source import SourceContext
     from connectors.errors import WaxtapError
+    from connectors.mysql.setup.settings import Settings
+    from connectors.mysql.snapshot.tables import Listed
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
+    from connectors.snapshot.progress import Progress
 
 
 class MysqlSource:
@@ -28,7 +38,8 @@ class MysqlSource:
         name: The source's name in the configuration.
         spec: Its configuration, which tells the kind of server.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
-        context: Not needed: the server remembers.
+        context: Tells whether only the past is read once more; else not needed: the server
+            remembers.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
 
     Raises:
@@ -45,25 +56,62 @@ class MysqlSource:
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._settings = resolve(name, spec, accept)
+        self._past = context.past if context is not None else None
         self._checkpoint_interval = checkpoint_interval
 
-    def open(self, resume: Checkpoint | None) -> MysqlReader:
+    def open(self, resume: Checkpoint | None) -> MysqlReader | EndedReader:
         """Check the server, and start behind `resume`; without one, at the end of its log.
 
         An older session of the same source is ended by the server itself.
 
         Raises:
             ConfigError: One clear error for each thing that must be set up first.
-            GapError: The server no longer has what follows `resume`.
+            GapError: The server no longer has what follows `resume`; or rows of a snapshot are
+                among what is only to be repeated.
             RetryableError: The server cannot be reached, or did not do its part in time.
         """
-        session = start(self._settings, resume, first=True)
+        settings = self._settings
+        if resume is not None and settings.snapshot == "only" and is_done(resume.state):
+            return EndedReader()
+        if self._past is not None:
+            check_repeatable("mysql", resume, self._past)
+        if resume is not None and settings.snapshot == "never" and STATE in resume.state:
+            # A snapshot that is under way is given up.
+            state = {name: value for name, value in resume.state.items() if name != STATE}
+            resume = Checkpoint(resume.position, state)
+        session = start(settings, resume, first=True)
+        try:
+            progress = self._progress(session.checkpoint)
+            if progress is not None:
+                # One clear error instead of one in the middle.
+                _check_rights(settings)
+        except BaseException:
+            session.close()
+            raise
+        places = Places()
+        places.follow(session.server, session.log_end)
         return MysqlReader(
-            self._settings,
+            settings,
             session,
             anchor=resume is None,
+            snapshot=self._snapshot(progress, places),
+            places=places,
+            ends=settings.snapshot == "only",
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def _progress(self, checkpoint: Checkpoint) -> Progress | None:
+        """From where a snapshot is to go on; None: there is nothing to read."""
+        progress = read(checkpoint.state)
+        return None if self._past is not None or progress is None or progress.done else progress
+
+    def _snapshot(self, progress: Progress | None, places: Places) -> Snapshot[Listed] | None:
+        if progress is None:
+            return None
+        settings = self._settings
+        readers = [MysqlTableReader(settings, places) for _ in range(settings.snapshot_readers)]
+        reader: ChunkReader[Listed] = ChunkReader("mysql", settings.source, readers)
+        return Snapshot(settings.source, reader, progress)
 
     def check(self) -> list[WaxtapError]:
         """What would keep the source from starting anew; changes nothing on the server.
@@ -95,3 +143,9 @@ class MysqlSource:
             An empty list.
         """
         return []
+
+
+def _check_rights(settings: Settings) -> None:
+    """Raises what `tables.check_rights` does."""
+    with closing(connect(settings.dsn, settings.source)) as connection:
+        check_rights(connection, settings.patterns)

@@ -32,6 +32,14 @@ class _BinlogSpec(BaseModel):
         default="as_null",
         description="how dates that no calendar has, such as 0000-00-00, are written",
     )
+    snapshot: Literal["initial", "never", "only"] = Field(
+        default="never",
+        description="read the rows that are there when the source starts for the first time: "
+        "before the changes that follow, not at all, or nothing else",
+    )
+    snapshot_readers: int = Field(
+        default=1, ge=1, le=16, description="over how many connections a snapshot reads at once"
+    )
 
 
 class MysqlSourceSpec(_BinlogSpec):

@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from connectors.errors import GapError
 from connectors.postgres.conninfo import ordinary
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.reader import (
     CHECKPOINT_INTERVAL_S,
-    EndedReader,
     PostgresReader,
 )
 from connectors.postgres.replication.session import start
@@ -25,7 +23,8 @@ from connectors.postgres.setup.trial import try_out
 from connectors.postgres.snapshot.table_reader import PostgresTableReader
 from connectors.postgres.snapshot.tables import Published, published
 from connectors.snapshot.chunk_reader import ChunkReader
-from connectors.snapshot.progress import STATE, is_done, read
+from connectors.snapshot.ended import EndedReader
+from connectors.snapshot.progress import check_repeatable, is_done, read
 from connectors.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ class PostgresSource:
                 self._finish()
                 return EndedReader()
         if self._past is not None:
-            _check_repeatable(resume, self._past)
+            check_repeatable("postgres", resume, self._past)
         connection = connect(settings.dsn, settings.source)
         try:
             preflight.check_server(connection)
@@ -173,16 +172,3 @@ class PostgresSource:
         """
         with connect(self._settings.dsn, self._settings.source) as connection:
             return setup.drop(connection, self._settings)
-
-
-def _check_repeatable(resume: Checkpoint | None, goal: Checkpoint) -> None:
-    """Check that no row of a snapshot lies between two checkpoints: it cannot be read again.
-
-    Raises:
-        GapError: `postgres.snapshot_between`.
-    """
-    if (resume.state if resume else {}).get(STATE) != goal.state.get(STATE):
-        raise GapError(
-            "postgres.snapshot_between",
-            "rows of a snapshot are among what the stream holds, and their tables have changed",
-        )

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.errors import FatalError
+from connectors.errors import FatalError, GapError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from connectors.contracts.source import Checkpoint
 
 # Where it stands in `Checkpoint.state`; without it there is no snapshot, and never was.
 STATE = "snapshot"
@@ -82,3 +84,16 @@ def is_done(state: Mapping[str, str]) -> bool:
     """Whether a checkpoint's state tells of a snapshot that is complete. Raises as `read`."""
     progress = read(state)
     return progress is not None and progress.done
+
+
+def check_repeatable(connector: str, resume: Checkpoint | None, goal: Checkpoint) -> None:
+    """Check that no row of a snapshot lies between two checkpoints: it cannot be read again.
+
+    Raises:
+        GapError: `<connector>.snapshot_between`.
+    """
+    if (resume.state if resume else {}).get(STATE) != goal.state.get(STATE):
+        raise GapError(
+            f"{connector}.snapshot_between",
+            "rows of a snapshot are among what the stream holds, and their tables have changed",
+        )

@@ -73,7 +73,7 @@ def run_chaos(
     workload = Workload(source, seed)
     began = time.monotonic()
     with chaos.capture, chaos.deliver:
-        wait_for(lambda: _captured(source), "the capture flow's reading of the log", 120)
+        wait_for(lambda: captured(source), "the capture flow's reading of the log", 120)
         workload.start()
         try:
             while not enough(report):
@@ -86,7 +86,7 @@ def run_chaos(
         chaos.finish()
         say(f"drains; so far {report}")
         drain = time.monotonic()
-        _await_agreement(ground)
+        await_agreement(ground)
         report.drained = time.monotonic() - drain
         check_no_crash_loop(chaos.capture)
         check_no_crash_loop(chaos.deliver)
@@ -96,7 +96,8 @@ def run_chaos(
     return report
 
 
-def _captured(server: BinlogServer) -> bool:
+def captured(server: BinlogServer) -> bool:
+    """Whether somebody reads the log."""
     query = "SELECT 1 FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'"
     return bool(rows(server, query))
 
@@ -108,7 +109,8 @@ def _differences(ground: Ground) -> list[str]:
         return [str(error)]  # nothing of it has arrived yet
 
 
-def _await_agreement(ground: Ground, patience: float = 120.0) -> None:
+def await_agreement(ground: Ground, patience: float = 120.0) -> None:
+    """Return once source and target are equal."""
     deadline = time.monotonic() + patience
     while found := _differences(ground):
         assert time.monotonic() < deadline, "source and target differ:\n" + "\n".join(found)
@@ -139,8 +141,13 @@ def main() -> None:
     shutil.rmtree(folder)
 
 
-def deploy(stack: ExitStack, source: BinlogServer, folder: Path) -> Deployment:
-    """The servers behind a source."""
+def deploy(
+    stack: ExitStack,
+    source: BinlogServer,
+    folder: Path,
+    reading: Mapping[str, object] | None = None,
+) -> Deployment:
+    """The servers behind a source; `reading` are further settings of it."""
     return Deployment(
         source=source,
         target=stack.enter_context(PostgresServer({"fsync": "off"})),
@@ -149,6 +156,7 @@ def deploy(stack: ExitStack, source: BinlogServer, folder: Path) -> Deployment:
         tables=("shop.*",),
         more=MORE,
         sink={"schema": "public"},
+        reading=reading or {},
     )
 
 

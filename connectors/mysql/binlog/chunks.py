@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
 from connectors.contracts.source import Checkpoint, Chunk
+from connectors.errors import FatalError
+from connectors.mysql.binlog.position import LARGEST_TRANSACTION
 from connectors.mysql.binlog.progress import Spot, encode_spots, follows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from connectors.mysql.binlog.progress import Progress
 
 # So many sources of transactions may alternate within a chunk, that its resume state stays small
@@ -55,6 +59,11 @@ class ChunkBuffer:
         """How many changes wait here."""
         ready = sum(len(chunk.changes) for chunk in self._ready)
         return ready + len(self._complete) + len(self.open)
+
+    @property
+    def boundary(self) -> bool:
+        """True when all that is stored ends with a transaction, and nothing complete waits."""
+        return not (self.cut_off or self._ready or self._complete or self._progress.partial)
 
     @property
     def full(self) -> bool:
@@ -138,6 +147,42 @@ class ChunkBuffer:
         if self._ready or self._complete or not self._moved or self.cut_off:
             return None
         return self._chunk([], [])
+
+    def place(self, prefix: str) -> tuple[str, int]:
+        """Where rows that are read beside the log may stand: at a `boundary`.
+
+        One byte before the place at which the next transaction may begin: nothing else has it.
+
+        Args:
+            prefix: What positions begin with that stand there.
+
+        Returns:
+            The same, and the index of the first one.
+
+        Raises:
+            FatalError: `mysql.snapshot_too_large`: there are no indexes left here.
+        """
+        index = 0
+        if self._position.startswith(prefix):
+            index = int(self._position[len(prefix) :], 16) + 1
+        if index + CHUNK_CHANGES >= LARGEST_TRANSACTION:
+            raise FatalError(
+                "mysql.snapshot_too_large",
+                "more than 4 billion rows were read while nothing was written to the server's log",
+                cure="write anything to the database, and start the flow again: it goes on",
+            )
+        return prefix, index
+
+    def insert(self, changes: list[Change], more: Mapping[str, str]) -> Chunk:
+        """A chunk of rows that were read beside the log, at a `boundary`.
+
+        Args:
+            changes: Their positions are those of `place`.
+            more: What the state holds besides from now on.
+        """
+        self._progress.more = dict(more)
+        self._moved = True
+        return self._chunk(changes, [])
 
     def _close(self) -> None:
         if self._complete:

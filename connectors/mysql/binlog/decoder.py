@@ -14,6 +14,7 @@ from connectors.mysql.binlog import refusals
 from connectors.mysql.binlog.chunks import ChunkBuffer
 from connectors.mysql.binlog.log_place import LogPlace
 from connectors.mysql.binlog.payload import unfold
+from connectors.mysql.binlog.position import log_place, prefix
 from connectors.mysql.binlog.progress import Progress
 from connectors.mysql.binlog.queries import Queries
 from connectors.mysql.binlog.row_events import RowEvents
@@ -22,8 +23,9 @@ from connectors.mysql.binlog.transactions import Transactions
 from connectors.mysql.binlog.xa import XaTransactions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from connectors.contracts.changes import Change
     from connectors.contracts.source import Chunk
     from connectors.mysql.binlog.progress import Resume
     from connectors.mysql.binlog.tables import Tables
@@ -57,6 +59,7 @@ class Decoder:
         stop_at_statements: bool,
     ) -> None:
         progress = Progress(resume, server, generation, mariadb=mariadb)
+        self._generation = generation
         self._place = place = LogPlace(resume)
         self._buffer = buffer = ChunkBuffer(source, position, progress)
         self._transactions = transactions = Transactions(
@@ -90,7 +93,8 @@ class Decoder:
             ev.PARTIAL_UPDATE_ROWS: rows.partial_json,
             **dict.fromkeys(OPS, rows.rows),
             **dict.fromkeys(ev.MARIADB_COMPRESSED_ROWS, rows.compressed_rows),
-            **dict.fromkeys(ev.PASSED_OVER | ev.OF_STATEMENTS | ev.HEARTBEATS, _pass_over),
+            **dict.fromkeys(ev.HEARTBEATS, self._heartbeat),
+            **dict.fromkeys(ev.PASSED_OVER | ev.OF_STATEMENTS, _pass_over),
         }
 
     @property
@@ -107,6 +111,24 @@ class Decoder:
     def full(self) -> bool:
         """True when chunks must be taken before more is fed."""
         return self._buffer.full or bool(self._queue)
+
+    @property
+    def boundary(self) -> bool:
+        """As `ChunkBuffer.boundary`."""
+        return self._buffer.boundary
+
+    @property
+    def reached(self) -> int:
+        """Up to where the log was decoded, as `position.log_place` counts it."""
+        return log_place(self._place.file, self._here) if self._place.file else 0
+
+    def place(self) -> tuple[str, int]:
+        """As `ChunkBuffer.place`."""
+        return self._buffer.place(prefix(self._generation, self._place.number, self._here - 1))
+
+    def insert(self, changes: list[Change], more: Mapping[str, str]) -> Chunk:
+        """As `ChunkBuffer.insert`."""
+        return self._buffer.insert(changes, more)
 
     def feed(self, events: Sequence[bytes]) -> None:
         """Take events over; they are decoded as far as chunks are taken.
@@ -134,6 +156,12 @@ class Decoder:
     def advance(self) -> Chunk | None:
         """An empty chunk that only moves the checkpoint, if there is nothing else to hand out."""
         return None if self._queue or self._inner is not None else self._buffer.advance()
+
+    @property
+    def _here(self) -> int:
+        """Where in the file the log goes on behind everything that is complete."""
+        transaction = self._transactions.open
+        return self._place.end if transaction is None else transaction.offset
 
     def _run(self) -> None:
         self._rows.now_ms = time.time_ns() // 1_000_000
@@ -167,6 +195,10 @@ class Decoder:
     def _describe_format(self, event: bytes, _: int) -> None:
         self._transactions.abandon()
         self._place.describe_format(event)
+
+    def _heartbeat(self, event: bytes, _: int) -> None:
+        if self._transactions.open is None:
+            self._place.heard(event)
 
     def _xid(self, event: bytes, _: int) -> None:
         self._transactions.inside(event)

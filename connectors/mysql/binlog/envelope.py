@@ -39,15 +39,18 @@ class SourceBlock:
         source: The source's name.
         schema: The table's database.
         table: The table's name.
+        snapshot: Whether the row comes from a snapshot: `false`, or `first`, `true`, `last`.
     """
 
-    def __init__(self, connector: str, source: str, schema: str, table: str) -> None:
+    def __init__(
+        self, connector: str, source: str, schema: str, table: str, snapshot: str = "false"
+    ) -> None:
         self._head = (
             f',"source":{{"version":{json_string(product_version())},"connector":"{connector}",'
             f'"name":{json_string(source)},"ts_ms":'
         )
         self._middle = (
-            f',"snapshot":"false","db":{json_string(schema)},"table":{json_string(table)},'
+            f',"snapshot":"{snapshot}","db":{json_string(schema)},"table":{json_string(table)},'
             f'"server_id":'
         )
 
@@ -61,4 +64,17 @@ class SourceBlock:
         return (
             f"{self._head}{stamp.committed_ms}{self._middle}{stamp.server},"
             f'"gtid":"{stamp.gtid}","file":{_file(stamp.file)},"pos":{offset},"row":'
+        )
+
+    def read(self, read_ms: int, file: str, offset: int) -> str:
+        """What stands between `after` and the end of the block, for a row of a snapshot.
+
+        Args:
+            read_ms: When the row was read, Unix time in milliseconds.
+            file: The log file behind a place of which it stands.
+            offset: That place.
+        """
+        return (
+            f'{self._head}{read_ms}{self._middle}0,"gtid":null,"file":{_file(file)},"pos":{offset},'
+            '"row":0'
         )

@@ -21,6 +21,7 @@ from connectors.mysql.binlog.jsonb import (
     SMALL_OBJECT,
     STRING,
     UINT16,
+    double_text,
 )
 
 # Of a table's entries: a key's place and length; a value's type and place, or the value itself.
@@ -103,7 +104,7 @@ def _container(data: bytes, text: str, kind: int, at: int, depth: int) -> str:
         if kind_ == STRING and (size := data[start]) < 0x80:
             values.append(encode_basestring(text[start + 1 : start + 1 + size]))
         elif kind_ == DOUBLE:
-            values.append(repr(_double(data, start)[0]))
+            values.append(double_text(_double(data, start)[0]))
         elif kind_ == INT16:
             values.append(repr(place - (place >> 15 << 16)))
         elif kind_ == UINT16:

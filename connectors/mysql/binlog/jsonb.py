@@ -37,8 +37,10 @@ _NUMBERS = {
     _UINT32: _U32,
     _INT64: struct.Struct("<q").unpack_from,
     _UINT64: struct.Struct("<Q").unpack_from,
-    DOUBLE: struct.Struct("<d").unpack_from,
 }
+_DOUBLE = struct.Struct("<d").unpack_from
+# Doubles from here on are written with an exponent.
+_LARGE = 1e15
 # More than the server allows (100).
 DEEPEST = 200
 
@@ -77,6 +79,8 @@ def value_text(data: bytes, kind: int, at: int, depth: int) -> str:
         return _container(data, kind, at, depth + 1)
     if kind == LITERAL:
         return LITERALS[data[at]]
+    if kind == DOUBLE:
+        return double_text(_DOUBLE(data, at)[0])
     number = _NUMBERS.get(kind)
     if number is not None:
         return repr(number(data, at)[0])
@@ -84,6 +88,27 @@ def value_text(data: bytes, kind: int, at: int, depth: int) -> str:
         size, start = _length(data, at + 1)
         return _opaque(data[at], data[start : start + size])
     raise ValueError(f"a JSON value of type {kind}")
+
+
+def double_text(number: float) -> str:
+    """A double as the server prints it in JSON: the shortest that reads back exactly.
+
+    MySQL source, strings/dtoa.cc (`my_gcvt`), where the exponent is left out more often than in
+    Python: a SELECT shows the server's text, which the log's is to be equal to.
+    """
+    text = repr(number)
+    if "e" not in text and -_LARGE < number < _LARGE:
+        return text
+    sign = "-" if text[0] == "-" else ""
+    mantissa, _, exponent = text.lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    point = len(digits) - len(fraction) + int(exponent or 0)
+    digits = digits.rstrip("0")
+    if -15 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    behind = f".{digits[1:]}" if len(digits) > 1 else ""
+    return f"{sign}{digits[0]}{behind}e{point - 1}"
 
 
 def _container(data: bytes, kind: int, at: int, depth: int) -> str:

@@ -78,6 +78,14 @@ class LogPlace:
         if self.file == self._floor[0]:
             self.end = max(self.end, self._floor[1])
 
+    def heard(self, event: bytes) -> None:
+        """Move to where a heartbeat says that the log has got, outside a transaction.
+
+        Events that are passed over, such as those at the beginning of a file, move nothing.
+        """
+        place = self.end & ~0xFFFFFFFF | int.from_bytes(event[13:17], "little")
+        self.end = max(self.end, place)
+
     def describe_format(self, event: bytes) -> None:
         """Learn from the first event of a file whether the others have checksums."""
         self._checksums = ev.parse_format_description(event).checksums

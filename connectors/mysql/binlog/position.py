@@ -15,6 +15,7 @@ from connectors.errors import FatalError
 
 # More changes than that in one transaction would not fit into a position.
 LARGEST_TRANSACTION = 1 << 32
+_OFFSET_BITS = 48
 _POSITION = re.compile(r"([0-9A-F]{4})-([0-9A-F]{8})-([0-9A-F]{12})-([0-9A-F]{8})")
 _FILE = re.compile(r"(.+)\.([0-9]+)", re.DOTALL)
 
@@ -49,6 +50,21 @@ def parse_position(position: str) -> Place | None:
             cure="give the source a name whose stream no other kind of source has written",
         )
     return Place(*(int(part, 16) for part in match.groups()))
+
+
+def log_place(file: str, offset: int) -> int:
+    """A place in the log of one server as a number; later places are larger.
+
+    Raises:
+        FatalError: `mysql.file_name`.
+    """
+    return split_file(file)[1] << _OFFSET_BITS | offset
+
+
+def numbered(position: str) -> int:
+    """Where the transaction of a change begins, as `log_place` counts it."""
+    _, file, offset, _ = position.split("-")
+    return int(file, 16) << _OFFSET_BITS | int(offset, 16)
 
 
 def split_file(name: str) -> tuple[str, int]:

@@ -15,7 +15,8 @@ A checkpoint's state holds
     inside      the transactions that the position may lie in, each with its file and offset
 
 so that a position inside a chunk is found again on any server of the topology: what lies below it
-in `inside` is complete, and of the transaction that it names, the rows up to it are.
+in `inside` is complete, and of the transaction that it names, the rows up to it are. What else is
+there, such as how far a snapshot is, is kept.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from connectors.contracts.source import Checkpoint
     from connectors.mysql.binlog.events import Gtid
 
+_OWN = {
+    "server", "generation", "file", "offset", "gtids", "held", "partial", "tables", "inside",
+}  # fmt: skip
 _REQUIRED = ("server", "generation", "gtids", "tables")
 
 
@@ -64,6 +68,7 @@ class Resume:
         held: Prepared XA transactions, each with the transaction before it (None: MySQL, or none).
         done: Further transactions that are complete, in the log's order.
         partial: Transactions that are stored in part, and how many of their changes are.
+        more: What the state holds besides.
     """
 
     server: str
@@ -75,6 +80,7 @@ class Resume:
     held: dict[Gtid, Gtid | None] = field(default_factory=dict)
     done: tuple[Gtid, ...] = ()
     partial: dict[Gtid, int] = field(default_factory=dict)
+    more: dict[str, str] = field(default_factory=dict)
 
     def seen(self, *, mariadb: bool) -> MysqlGtids | MariadbGtids:
         """Everything that is complete."""
@@ -129,6 +135,7 @@ def parse_resume(checkpoint: Checkpoint) -> Resume:
             held=_decode_held(state.get("held", "")),
             done=tuple(done),
             partial=partial,
+            more={name: value for name, value in state.items() if name not in _OWN},
         )
     except ValueError:
         raise _invalid(state) from None
@@ -149,6 +156,7 @@ class Progress:
         seen: Every transaction that is complete.
         held: Prepared XA transactions, each with the one before it in its domain.
         partial: Transactions that are stored in part and were not read again yet.
+        more: What the state holds besides.
 
     Args:
         resume: Where reading began.
@@ -161,6 +169,7 @@ class Progress:
         self.seen = resume.seen(mariadb=mariadb)
         self.held = dict(resume.held)
         self.partial = dict(resume.partial)
+        self.more = dict(resume.more)
         same = generation == resume.generation
         self._fixed = {
             "server": server,
@@ -185,7 +194,7 @@ class Progress:
             state["held"] = _encode_held(self.held)
         if self.partial:
             state["partial"] = _encode_partial(self.partial)
-        return state
+        return state | self.more
 
 
 def follows(spot: Spot, last: Spot) -> bool:

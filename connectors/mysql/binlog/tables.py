@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _NO_TABLE = b"\xff\xff\xff\0\0\0"
 _MOST_SHAPES = 5000
 # MariaDB keeps a sequence in a table of one row, which its log describes like any other.
-_SEQUENCE = (
+SEQUENCE = (
     "next_not_cached_value", "minimum_value", "maximum_value", "start_value", "increment",
     "cache_size", "cycle_option", "cycle_count",
 )  # fmt: skip
@@ -144,7 +144,7 @@ class Tables:
         if not self._wanted(schema, name):
             return None
         map_ = parse_table_map(event, end, mariadb=self._mariadb)
-        if self._mariadb and tuple(column.name for column in map_.columns) == _SEQUENCE:
+        if self._mariadb and tuple(column.name for column in map_.columns) == SEQUENCE:
             return None
         table = describe(map_, self._source, self._catalog, mariadb=self._mariadb)
         self._latest[schema, name] = table.schema

@@ -22,6 +22,7 @@ class Transaction:
         stamp: For the envelopes of its changes.
         prefix: Of its changes' positions.
         floor: How many of its changes are not wanted, because they are stored already.
+        offset: Where it begins in its file.
         block: True once it is known to end with an event of its own, not with its first statement.
         order: How many captured changes were seen.
         savepoints: How many there were at each.
@@ -33,6 +34,7 @@ class Transaction:
     stamp: Stamp
     prefix: str
     floor: int
+    offset: int
     block: bool
     order: int = 0
     savepoints: dict[str, int] = field(default_factory=dict)

@@ -75,6 +75,7 @@ class Transactions:
             Stamp(f"{gtid.source}{gtid.number}", begin.committed_ms, server, place.file),
             prefix(self._generation, place.number, offset),
             floor,
+            offset,
             block=mariadb and not begin.standalone,
             xa=begin.prepared,
         )

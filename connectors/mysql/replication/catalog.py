@@ -70,6 +70,21 @@ class ServerCatalog:
             self._charsets[name] = Charset(name, longest, table)
         return self._charsets[name]
 
+    def collation(self, charset: str) -> int:
+        """The number of a collation of a character set.
+
+        Raises:
+            FatalError: `mysql.unknown_collation`.
+        """
+        for number, name in self._collations.items():
+            if name == charset:
+                return number
+        raise FatalError(
+            "mysql.unknown_collation",
+            f"the server does not know the character set {charset} of its own columns",
+            cure="use a server that knows it",
+        )
+
     def column_types(self, schema: str, table: str) -> dict[str, str]:
         """As `types.Catalog.column_types`. Raises RetryableError as well: the server is away."""
         with closing(connect(self._settings.dsn, self._settings.source)) as connection:

@@ -32,8 +32,8 @@ _REGISTER_SLAVE, _BINLOG_DUMP, _BINLOG_DUMP_GTID = 0x15, 0x12, 0x1E
 _THROUGH_GTID = 4
 # A file begins behind four bytes of magic.
 _FIRST = 4
-HEARTBEAT_S = 2
-# So long may a server be silent; a heartbeat comes every two seconds.
+HEARTBEAT_S = 0.5
+# So long may a server be silent; a heartbeat comes every half second.
 SILENCE_S = 10.0
 _ANSWER_S = 30.0
 # A worker that is held up elsewhere must not lose the session.
@@ -157,7 +157,7 @@ class DumpConnection:
     def _prepare(self, start: MysqlGtids | MariadbGtids) -> None:
         variables = {
             "master_binlog_checksum": "'CRC32'",
-            "master_heartbeat_period": str(HEARTBEAT_S * 10**9),
+            "master_heartbeat_period": str(int(HEARTBEAT_S * 10**9)),
         }
         if isinstance(start, MariadbGtids):
             variables |= {
@@ -169,7 +169,7 @@ class DumpConnection:
         else:
             variables |= {
                 "source_binlog_checksum": "'CRC32'",
-                "source_heartbeat_period": str(HEARTBEAT_S * 10**9),
+                "source_heartbeat_period": str(int(HEARTBEAT_S * 10**9)),
                 "replica_uuid": f"'{self._settings.replica}'",
                 "slave_uuid": f"'{self._settings.replica}'",
             }

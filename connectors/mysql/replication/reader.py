@@ -10,11 +10,15 @@ from connectors.contracts.source import Chunk
 from connectors.errors import RetryableError
 from connectors.mysql.replication.session import start
 from connectors.resilient_session import ResilientSession
+from connectors.snapshot.turns import Turns
 
 if TYPE_CHECKING:
     from connectors.contracts.source import Checkpoint
     from connectors.mysql.replication.session import Session
     from connectors.mysql.setup.settings import Settings
+    from connectors.mysql.snapshot.tables import Listed
+    from connectors.mysql.snapshot.visibility import Places
+    from connectors.snapshot.snapshot import Snapshot
 
 CHECKPOINT_INTERVAL_S = 5.0
 
@@ -22,13 +26,20 @@ _WAIT_S = 0.002
 
 
 class MysqlReader:
-    """Implements `contracts.SourceReader`.
+    """Implements `contracts.SourceReader`, and `Finite`.
+
+    Attributes:
+        ended: As `Finite.ended`.
 
     Args:
         settings: The source's.
         session: Where to read from at first.
         anchor: True to hand out the session's checkpoint itself first, so that the stream knows
             where the source began even if nothing ever changes.
+        snapshot: Reads the tables meanwhile; None: that is not wanted, or done.
+        places: Takes note of where transactions begin that are given out meanwhile; follows the
+            first session already.
+        ends: Whether everything ends with the snapshot.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
     """
 
@@ -38,6 +49,9 @@ class MysqlReader:
         session: Session,
         *,
         anchor: bool,
+        snapshot: Snapshot[Listed] | None = None,
+        places: Places | None = None,
+        ends: bool = False,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
         self._settings = settings
@@ -46,6 +60,10 @@ class MysqlReader:
         )
         self._last = session.checkpoint
         self._anchor = anchor
+        self._turns = Turns(snapshot)
+        self._places = places if snapshot is not None else None
+        self._followed = session
+        self._ends, self.ended = ends, False
         self._interval = checkpoint_interval
         self._handed_at = time.monotonic()
 
@@ -61,25 +79,45 @@ class MysqlReader:
         if self._anchor:
             self._anchor = False
             return self._repeat()
+        if self._ends and self._turns.final is not None:
+            # Whoever reads waits until that is stored.
+            time.sleep(_WAIT_S)
+            return None
         session = self._session.present
         if session is None:
             return self._repeat() if self._session.mend() else None
         try:
             return self._next(session)
         except RetryableError as error:
+            self._turns.interrupt()
             again = partial(start, self._settings, self._last, first=False)
             self._session.lose(error, again)
             # A newer session of the same source ends an older one: this flow may be fenced.
             return self._repeat()
 
     def confirm(self, checkpoint: Checkpoint) -> None:
-        """Nothing: a server keeps its log by its own rules, whoever reads it."""
+        """Take note of the end; a server keeps its log by its own rules, whoever reads it."""
+        if self._ends and checkpoint == self._turns.final:
+            self.ended = True
 
     def close(self) -> None:
         """Let go of the connections. Never raises."""
+        self._turns.close()
         self._session.close()
 
     def _next(self, session: Session) -> Chunk | None:
+        if self._places is not None and session is not self._followed:
+            self._places.follow(session.server, session.log_end)
+        self._followed = session
+        chunk = self._turns.next(session.decoder, partial(self._changes, session))
+        if chunk is None:
+            return None
+        self._last = chunk.checkpoint
+        self._handed_at = time.monotonic()
+        return chunk
+
+    def _changes(self, session: Session) -> Chunk | None:
+        """The next chunk of the log."""
         decoder = session.decoder
         chunk = decoder.chunk(idle=False)
         if chunk is None:
@@ -87,12 +125,11 @@ class MysqlReader:
             chunk = decoder.chunk(idle=idle)
             if chunk is None and idle and time.monotonic() - self._handed_at >= self._interval:
                 chunk = decoder.advance()
-            if chunk is None and idle and session.stream.wait(_WAIT_S):
+            waits = chunk is None and idle and not self._turns.reading
+            if waits and session.stream.wait(_WAIT_S):
                 chunk = decoder.chunk(idle=self._fill(session))
-        if chunk is None:
-            return None
-        self._last = chunk.checkpoint
-        self._handed_at = time.monotonic()
+        if chunk is not None and self._places is not None:
+            self._places.note(chunk.changes)
         return chunk
 
     def _fill(self, session: Session) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError
 from connectors.mysql.binlog.decoder import Decoder
+from connectors.mysql.binlog.position import log_place
 from connectors.mysql.binlog.progress import Progress, Resume, parse_resume
 from connectors.mysql.binlog.tables import Tables
 from connectors.mysql.replication.catalog import ServerCatalog
@@ -27,11 +28,16 @@ class Session:
         stream: The connection, streaming.
         decoder: Set up to hand out what follows the checkpoint that the session started from.
         checkpoint: Behind which it started, as this server's state tells it.
+        server: The server's identity.
+        log_end: Where its log ended, as `position.log_place` counts it, once it was known to hold
+            all that precedes the checkpoint.
     """
 
     stream: DumpConnection
     decoder: Decoder
     checkpoint: Checkpoint
+    server: str
+    log_end: int
 
     def close(self) -> None:
         """Let go of the connection. Never raises."""
@@ -66,6 +72,7 @@ def start(settings: Settings, checkpoint: Checkpoint | None, *, first: bool) -> 
         else:
             resume = _with_tables(history.check(connection, server, settings, resume), settings)
             number = history.generation(connection, server, resume)
+        end = log_place(*preflight.log_status(connection, server))
         position = checkpoint.position if checkpoint is not None else ""
         tables = Tables(
             settings.source,
@@ -92,7 +99,7 @@ def start(settings: Settings, checkpoint: Checkpoint | None, *, first: bool) -> 
     if checkpoint is None:
         progress = Progress(resume, server.identity, number, mariadb=server.mariadb)
         checkpoint = Checkpoint("", progress.state())
-    return Session(stream, decoder, checkpoint)
+    return Session(stream, decoder, checkpoint, server.identity, end)
 
 
 def _with_tables(resume: Resume, settings: Settings) -> Resume:

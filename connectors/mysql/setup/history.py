@@ -11,6 +11,7 @@ from connectors.mysql.binlog.progress import Resume, is_behind
 from connectors.mysql.server import Connection, rows
 from connectors.mysql.setup.preflight import is_replica, log_status
 from connectors.mysql.setup.settings import gap_token
+from connectors.snapshot.progress import STATE, Progress
 
 if TYPE_CHECKING:
     from connectors.mysql.setup.preflight import Server
@@ -32,6 +33,7 @@ def beginning(connection: Connection, server: Server, settings: Settings) -> Res
         offset=0,
         gtids=executed(connection, server),
         tables=settings.tables,
+        more={STATE: Progress().encoded} if settings.snapshot != "never" else {},
     )
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # Never captured: the system's own databases, and the name under which sinks keep their books.
 EXCLUDED_SCHEMAS = ("information_schema", "mysql", "performance_schema", "sys", "waxtap")
 
+# A run of any characters; no name has it.
+ANY = "\0"
+
 _PART = re.compile(r'`((?:[^`]|``)+)`|"((?:[^"]|"")+)"|([^`".\s][^`".]*)')
 
 
@@ -34,11 +37,31 @@ class TablePattern:
         text: As the user wrote it.
         schema: Matches names of databases.
         table: Matches names of tables.
+        globs: Both as plain text, with `ANY` for each `*`.
     """
 
     text: str
     schema: str
     table: str
+    globs: tuple[str, str]
+
+    def example(self, stand_in: str) -> tuple[str, str]:
+        """Database and name of a table that matches.
+
+        Args:
+            stand_in: What a `*` stands for; does not contain one.
+        """
+        schema, table = self.globs
+        return _filled(schema, stand_in), _filled(table, stand_in)
+
+    @property
+    def granted(self) -> str:
+        """What to grant rights on, so that all tables that match are among it."""
+        schema, table = self.globs
+        if ANY in schema:
+            return "*.*"
+        name = f"`{schema.replace('`', '``')}`"
+        return f"{name}.*" if ANY in table else f"{name}.`{table.replace('`', '``')}`"
 
 
 def parse_patterns(texts: Sequence[str]) -> tuple[TablePattern, ...]:
@@ -86,13 +109,22 @@ def _parse(text: str) -> TablePattern:
             where="tables",
             cure="write `database.table`, each part a name, a pattern with `*`, or in backticks",
         )
-    return TablePattern(text, _expression(first), _expression(second))
+    globs = _glob(first), _glob(second)
+    return TablePattern(text, _expression(globs[0]), _expression(globs[1]), globs)
 
 
-def _expression(match: re.Match[str]) -> str:
+def _glob(match: re.Match[str]) -> str:
     backticks, quotes, bare = match.groups()
     if backticks is not None:
-        return re.escape(backticks.replace("``", "`"))
+        return backticks.replace("``", "`")
     if quotes is not None:
-        return re.escape(quotes.replace('""', '"'))
-    return ".*".join(re.escape(piece) for piece in bare.split("*"))
+        return quotes.replace('""', '"')
+    return bare.replace("*", ANY)
+
+
+def _expression(glob: str) -> str:
+    return ".*".join(re.escape(piece) for piece in glob.split(ANY))
+
+
+def _filled(glob: str, stand_in: str) -> str:
+    return glob.replace(ANY, stand_in)

@@ -34,6 +34,8 @@ class Settings:
         replica: Its identity as a replica; a newer session of the same source ends an older one.
         stop_at_statements: Whether changes that were logged as statements are an error.
         zero_dates: Whether dates that no calendar has are written as they are.
+        snapshot: `initial`, `never` or `only`.
+        snapshot_readers: Over how many connections a snapshot reads at once.
         accept: Losses that the user has accepted, by token.
     """
 
@@ -46,6 +48,8 @@ class Settings:
     replica: UUID
     stop_at_statements: bool
     zero_dates: bool
+    snapshot: str
+    snapshot_readers: int
     accept: frozenset[str]
 
     @property
@@ -85,5 +89,7 @@ def resolve(
         replica=UUID(bytes=digest),
         stop_at_statements=spec.statements == "stop",
         zero_dates=spec.zero_dates == "as_text",
+        snapshot=spec.snapshot,
+        snapshot_readers=spec.snapshot_readers,
         accept=frozenset(accept),
     )

@@ -10,9 +10,11 @@ from uuid import uuid4
 from connectors.errors import WaxtapError
 from connectors.mysql.replication.connection import DumpConnection
 from connectors.mysql.setup import history, preflight
+from connectors.mysql.snapshot.tables import check_rights
 from connectors.trials import findings
 
 if TYPE_CHECKING:
+    from connectors.mysql.server import Connection
     from connectors.mysql.setup.settings import Settings
 
 _HALF = 2**31
@@ -33,6 +35,7 @@ def try_out(settings: Settings) -> list[WaxtapError]:
             lambda: preflight.check_kind(server, settings),
             lambda: preflight.check_log(server),
             lambda: preflight.check_replica(connection, server, settings),
+            lambda: _check_rights(connection, settings),
         )
         # Whether this account may read the log, only the server can tell.
         return found or findings(
@@ -44,3 +47,8 @@ def try_out(settings: Settings) -> list[WaxtapError]:
         return [error]
     finally:
         stream.close()
+
+
+def _check_rights(connection: Connection, settings: Settings) -> None:
+    if settings.snapshot != "never":
+        check_rights(connection, settings.patterns)

@@ -50,14 +50,6 @@ class SourceBlock:
         return f'{self._head}{committed_ms}{self._middle}{txid},"lsn":'
 
 
-def snapshot_tail(now_ms: int) -> str:
-    """As `row_image.tail`, for a row that is read beside the log: no transaction, and no number.
-
-    The brace that closes the transaction elsewhere is one too many behind it.
-    """
-    return f'}},"op":"r","ts_ms":{now_ms},"transaction":null'
-
-
 def assemble_message(
     message: Message, middle: str, now_ms: int, transaction: tuple[int, int] | None
 ) -> bytes:

@@ -268,18 +268,3 @@ class PostgresReader:
 
     def _repeat(self) -> Chunk:
         return Chunk(self._settings.source, [], self._last, self._last.state)
-
-
-class EndedReader:
-    """Implements `contracts.SourceReader` and `Finite` for a source that has told everything."""
-
-    ended = True
-
-    def read(self) -> None:
-        """There is nothing."""
-
-    def confirm(self, checkpoint: Checkpoint) -> None:
-        """There is nothing to let go of."""
-
-    def close(self) -> None:
-        """There is nothing to close."""

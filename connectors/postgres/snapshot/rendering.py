@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
 from connectors.errors import FatalError
 from connectors.postgres.pgoutput.compiled import CompiledReader
-from connectors.postgres.pgoutput.envelope import SourceBlock, snapshot_tail
+from connectors.postgres.pgoutput.envelope import SourceBlock
 from connectors.postgres.pgoutput.table import describe
 from connectors.postgres.snapshot import copy_text
-from connectors.row_image import assemble
+from connectors.row_image import assemble, snapshot_tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -673,11 +673,17 @@ class MysqlSource(_message.Message):
     SERVER_ID_FIELD_NUMBER: _builtins.int
     STATEMENTS_FIELD_NUMBER: _builtins.int
     ZERO_DATES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_READERS_FIELD_NUMBER: _builtins.int
     dsn: _builtins.str
     """SECRET. mysql://user:password@host:3306/?tls=verify-full"""
     server_id: _builtins.int
     statements: Global___Statements.ValueType
     zero_dates: Global___ZeroDates.ValueType
+    snapshot: Global___Snapshot.ValueType
+    """Whether the rows that are there already are read."""
+    snapshot_readers: _builtins.int
+    """Over how many connections they are read at once."""
     @_builtins.property
     def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -688,14 +694,21 @@ class MysqlSource(_message.Message):
         server_id: _builtins.int | None = ...,
         statements: Global___Statements.ValueType = ...,
         zero_dates: Global___ZeroDates.ValueType = ...,
+        snapshot: Global___Snapshot.ValueType = ...,
+        snapshot_readers: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "server_id", b"server_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "_snapshot_readers", b"_snapshot_readers", "server_id", b"server_id", "snapshot_readers", b"snapshot_readers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "dsn", b"dsn", "server_id", b"server_id", "statements", b"statements", "tables", b"tables", "zero_dates", b"zero_dates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "_snapshot_readers", b"_snapshot_readers", "dsn", b"dsn", "server_id", b"server_id", "snapshot", b"snapshot", "snapshot_readers", b"snapshot_readers", "statements", b"statements", "tables", b"tables", "zero_dates", b"zero_dates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__server_id: _TypeAlias = _typing.Literal["server_id"]  # noqa: Y015
     _WhichOneofArgType__server_id: _TypeAlias = _typing.Literal["_server_id", b"_server_id"]  # noqa: Y015
+    _WhichOneofReturnType__snapshot_readers: _TypeAlias = _typing.Literal["snapshot_readers"]  # noqa: Y015
+    _WhichOneofArgType__snapshot_readers: _TypeAlias = _typing.Literal["_snapshot_readers", b"_snapshot_readers"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__server_id) -> _WhichOneofReturnType__server_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_readers) -> _WhichOneofReturnType__snapshot_readers | None: ...
 
 Global___MysqlSource: _TypeAlias = MysqlSource  # noqa: Y015
 
@@ -708,11 +721,17 @@ class MariadbSource(_message.Message):
     SERVER_ID_FIELD_NUMBER: _builtins.int
     STATEMENTS_FIELD_NUMBER: _builtins.int
     ZERO_DATES_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_READERS_FIELD_NUMBER: _builtins.int
     dsn: _builtins.str
     """SECRET. mysql://user:password@host:3306/?tls=verify-full"""
     server_id: _builtins.int
     statements: Global___Statements.ValueType
     zero_dates: Global___ZeroDates.ValueType
+    snapshot: Global___Snapshot.ValueType
+    """Whether the rows that are there already are read."""
+    snapshot_readers: _builtins.int
+    """Over how many connections they are read at once."""
     @_builtins.property
     def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -723,14 +742,21 @@ class MariadbSource(_message.Message):
         server_id: _builtins.int | None = ...,
         statements: Global___Statements.ValueType = ...,
         zero_dates: Global___ZeroDates.ValueType = ...,
+        snapshot: Global___Snapshot.ValueType = ...,
+        snapshot_readers: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "server_id", b"server_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "_snapshot_readers", b"_snapshot_readers", "server_id", b"server_id", "snapshot_readers", b"snapshot_readers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "dsn", b"dsn", "server_id", b"server_id", "statements", b"statements", "tables", b"tables", "zero_dates", b"zero_dates"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_server_id", b"_server_id", "_snapshot_readers", b"_snapshot_readers", "dsn", b"dsn", "server_id", b"server_id", "snapshot", b"snapshot", "snapshot_readers", b"snapshot_readers", "statements", b"statements", "tables", b"tables", "zero_dates", b"zero_dates"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__server_id: _TypeAlias = _typing.Literal["server_id"]  # noqa: Y015
     _WhichOneofArgType__server_id: _TypeAlias = _typing.Literal["_server_id", b"_server_id"]  # noqa: Y015
+    _WhichOneofReturnType__snapshot_readers: _TypeAlias = _typing.Literal["snapshot_readers"]  # noqa: Y015
+    _WhichOneofArgType__snapshot_readers: _TypeAlias = _typing.Literal["_snapshot_readers", b"_snapshot_readers"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__server_id) -> _WhichOneofReturnType__server_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_readers) -> _WhichOneofReturnType__snapshot_readers | None: ...
 
 Global___MariadbSource: _TypeAlias = MariadbSource  # noqa: Y015
 
