@@ -182,7 +182,9 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
             self._bare = None if routed.messages else routed
             if self._bare is None:
                 with tracing.publish(self._source, routed.claim.stream, routed.messages):
-                    self._publisher.publish(routed.messages, routed.checkpoint, routed.resume)
+                    self._publisher.publish(
+                        routed.messages, routed.checkpoint, routed.resume, routed.sink
+                    )
                 self._meter.published(routed.messages)
 
     def _follow(self, publisher: Publisher, routed: Routed) -> None:

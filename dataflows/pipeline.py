@@ -63,6 +63,7 @@ class Routed:
         lineage: As in `Captured`.
         past: As in `Captured`.
         shapes: The changes of the chunk that are the first of their table's shape in it.
+        sink: The only sink that is given the messages; empty: all are.
     """
 
     claim: StreamClaim
@@ -74,6 +75,7 @@ class Routed:
     lineage: str = ""
     past: bool = False
     shapes: list[Change] = field(default_factory=list)
+    sink: str = ""
 
 
 class Pipelines(Protocol):
@@ -99,6 +101,7 @@ class DefaultPipeline:
             chunk.checkpoint,
             chunk.resume,
             shapes=first_of_shapes(chunk.changes),
+            sink=chunk.sink,
         )
 
 
@@ -143,6 +146,7 @@ class ConfiguredPipelines:
             captured.lineage,
             captured.past,
             first_of_shapes(chunk.changes),
+            chunk.sink,
         )
 
     def _of(self, table: TableSchema | None) -> list[Pipeline]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from threading import Event
     from typing import BinaryIO
 
+    from connectors.contracts.backfills import Backfills
     from connectors.contracts.changes import Change
     from connectors.contracts.inbox import Inbox
     from connectors.errors import WaxtapError
@@ -46,12 +47,14 @@ class Chunk:
         checkpoint: To resume behind the chunk.
         resume: The state of the latest checkpoint *before* the chunk; with the position of a change
             inside the chunk it makes a checkpoint for a cut in the middle.
+        sink: The only sink that is given the changes; empty: all are.
     """
 
     source: str
     changes: list[Change]
     checkpoint: Checkpoint
     resume: dict[str, str]
+    sink: str = ""
 
 
 class StateStore(Protocol):
@@ -105,12 +108,14 @@ class SourceContext:
         inbox: For a source that is pushed to.
         past: Set where the source is read only to repeat what its stream holds already, up to this
             checkpoint: what has no server that remembers asks for nothing new then.
+        backfills: What is asked of it while it runs; None: nobody can ask.
     """
 
     stop: Event
     state: StateStore
     inbox: Inbox
     past: Checkpoint | None = None
+    backfills: Backfills | None = None
 
 
 class SourceReader(Protocol):

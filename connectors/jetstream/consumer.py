@@ -170,7 +170,7 @@ class Consumer:
         known, marker, seen, last = self._subjects, self._marker, self._seen, b""
         current, complete = self._transaction, self._complete
         room = CHUNK_BYTES
-        digest, table = "", None
+        digest, table, own = "", None, self._claim.share.sink
         try:
             while incoming and len(changes) < CHUNK_CHANGES and room > 0:
                 message = incoming[0]
@@ -197,7 +197,7 @@ class Consumer:
                         elif headers.transaction != current:
                             # A transaction lies together: the one before it has ended.
                             current, complete = headers.transaction, max(complete, seen)
-                    if headers is not None and sequence > entry[1]:
+                    if headers is not None and sequence > entry[1] and headers.sink in ("", own):
                         (
                             position,
                             transaction,
@@ -210,6 +210,7 @@ class Consumer:
                             encoding,
                             object_,
                             op,
+                            _,
                         ) = headers
                         if schema != digest:
                             table = self._schemas.get(schema) if schema else None

@@ -11,6 +11,7 @@ at all. Our own headers:
     Cdc-Unavailable  JSON list of the columns whose value the log did not carry
     Cdc-Json-Null    JSON list of the columns whose value is the JSON null
     Cdc-Op           the operation, where the payload is the row alone (`contracts.UnwrappedChange`)
+    Cdc-Sink         the only sink that is given the message; without it, all are
     Cdc-Failed       why a pipeline could not work on the change (`contracts.Failure`)
     Cdc-Encoding     `zlib` when the payload is compressed
     Cdc-Object       `bucket/name` in the object store when the payload lies there
@@ -89,6 +90,7 @@ def encode_batch(
     expected: int,
     checkpoint: str,
     bodies: Mapping[int, Body] | None = None,
+    sink: str = "",
 ) -> bytes:
     """Encode changes as one atomic batch, or a single one as an ordinary message.
 
@@ -99,6 +101,7 @@ def encode_batch(
         expected: The stream's last sequence that the batch must follow.
         checkpoint: Value of `Cdc-Checkpoint` on the last message.
         bodies: Replaces the payload of the messages with these indexes.
+        sink: The only sink that is given the messages; empty: all are.
 
     Returns:
         The frames, ready to be sent.
@@ -109,7 +112,8 @@ def encode_batch(
     count = len(messages)
     parts: list[bytes] = []
     # Whatever is not made here and stands in a header.
-    values = [checkpoint]
+    values = [checkpoint, sink]
+    addressed = f"Cdc-Sink: {sink}\r\n" if sink else ""
     # A message by itself is atomic, and an ordinary one costs the server a fifth of a batch.
     alone = count == 1
     begin = "NATS/1.0" if alone else f"NATS/1.0\r\nNats-Batch-Id: {batch}\r\nNats-Batch-Sequence: "
@@ -129,7 +133,7 @@ def encode_batch(
         ended = f"Cdc-Tx: {transaction};last\r\n" if last else mark
         named = "" if key is None else f"Cdc-Key: {key}\r\n"
         numbered = begin if alone else f"{begin}{number}"
-        head = f"{numbered}\r\nCdc-Position: {position}\r\n{ended}{schema}{named}"
+        head = f"{numbered}\r\nCdc-Position: {position}\r\n{ended}{schema}{named}{addressed}"
         if unavailable or json_nulls or failed or change.__class__ is not Change:
             values.append(failed)
             head += _rare(change)

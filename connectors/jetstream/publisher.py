@@ -115,6 +115,7 @@ class Publisher:
         messages: Sequence[tuple[str, Change]],
         checkpoint: Checkpoint,
         resume: dict[str, str],
+        sink: str = "",
     ) -> None:
         """Take messages over; they may still be under way when the call returns.
 
@@ -124,6 +125,7 @@ class Publisher:
             messages: Subject and change in log order; those of one change stand together.
             checkpoint: The source's state behind them.
             resume: The state of the checkpoint before them, for a cut inside.
+            sink: The only sink that is given them; empty: all are.
 
         Raises:
             FencedError: A newer writer has claimed the stream.
@@ -145,7 +147,7 @@ class Publisher:
                 if end < len(messages):
                     behind = Checkpoint(part[-1][1].position, resume)
                 some = {i - start: body for i, body in bodies.items() if start <= i < end}
-                self._write(part, behind, some)
+                self._write(part, behind, some, sink)
 
     def note(self, table: TableSchema, position: str) -> NewVersion | None:
         """Count the shape of a change that is about to be published, unless its table has it now.
@@ -218,7 +220,11 @@ class Publisher:
         return bodies
 
     def _write(
-        self, messages: Sequence[tuple[str, Change]], behind: Checkpoint, bodies: dict[int, Body]
+        self,
+        messages: Sequence[tuple[str, Change]],
+        behind: Checkpoint,
+        bodies: dict[int, Body],
+        sink: str,
     ) -> None:
         # A small batch costs the server nearly as much as a large one: while one is under way, more
         # changes gather for the next.
@@ -231,6 +237,7 @@ class Publisher:
             expected=self._inflight.end,
             checkpoint=self._header(behind),
             bodies=bodies,
+            sink=sink,
         )
         self._dispatch(name, frames, len(messages), behind)
 

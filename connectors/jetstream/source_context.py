@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from connectors.contracts.source import SourceContext
+from connectors.jetstream.backfills import JetStreamBackfills
 from connectors.jetstream.inbox import JetStreamInbox
 from connectors.jetstream.source_state import ObjectState
 
@@ -26,4 +27,10 @@ def source_context(
         stop: `SourceContext.stop`.
         past: `SourceContext.past`.
     """
-    return SourceContext(stop, ObjectState(nats, source), JetStreamInbox(nats, source), past)
+    return SourceContext(
+        stop,
+        ObjectState(nats, source),
+        JetStreamInbox(nats, source),
+        past,
+        JetStreamBackfills(nats, source),
+    )

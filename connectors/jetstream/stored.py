@@ -32,6 +32,7 @@ class Headers(NamedTuple):
         encoding: `Cdc-Encoding`, empty without one.
         object: `Cdc-Object`, empty without one.
         op: `Cdc-Op`, empty without one.
+        sink: `Cdc-Sink`, empty without one.
     """
 
     position: str
@@ -45,6 +46,7 @@ class Headers(NamedTuple):
     encoding: str = ""
     object: str = ""
     op: str = ""
+    sink: str = ""
 
 
 def parse_headers(header: bytes) -> Headers | None:
@@ -79,6 +81,7 @@ def _parse_any(fields: dict[str, str]) -> Headers | None:
         fields.get("Cdc-Encoding", ""),
         fields.get("Cdc-Object", ""),
         fields.get("Cdc-Op", ""),
+        fields.get("Cdc-Sink", ""),
     )
 
 
