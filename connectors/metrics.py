@@ -22,10 +22,17 @@ source_retries = Counter(
 snapshot_running = Gauge(
     "waxtap_snapshot_running", "1 while the source's tables are read", ("source",)
 )
-snapshot_rows = Gauge("waxtap_snapshot_rows", "Rows of the source's snapshot so far", ("source",))
+snapshot_rows = Gauge(
+    "waxtap_snapshot_rows", "Rows of the source's snapshot or backfill so far", ("source",)
+)
 snapshot_estimated = Gauge(
     "waxtap_snapshot_estimated_rows",
-    "Rows that the snapshot will have, by the server's statistics",
+    "Rows that the snapshot or backfill will have, by the server's statistics",
+    ("source",),
+)
+snapshot_seconds_left = Gauge(
+    "waxtap_snapshot_seconds_left",
+    "Until the snapshot or backfill is done, by its speed so far; 0: that cannot be told",
     ("source",),
 )
 captured_changes = Counter(

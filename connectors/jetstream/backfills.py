@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import msgspec
 import structlog
 
-from connectors.contracts.backfills import BackfillRequest, BackfillStatus
+from connectors.contracts.backfills import INITIAL, BackfillRequest, BackfillStatus
 from connectors.errors import ConfigError, WaxtapError
 from connectors.jetstream import api
 from connectors.jetstream.connection import connect
@@ -291,7 +291,7 @@ class JetStreamBackfills:
         while True:
             message = api.last_message(connection, _STREAM, f"$KV.{BUCKET}.{key}")
             before = _decoded(message, BackfillStatus) if message else None
-            if before is not None and before.stage.final:
+            if before is not None and before.stage.final and backfill != INITIAL:
                 return
             revision = message.seq if message else 0
             data = msgspec.json.encode(status)

@@ -17,6 +17,7 @@ from connectors.postgres.replication.table_filter import TableFilter
 from connectors.postgres.server import connect
 from connectors.postgres.setup import observation, preflight, slot
 from connectors.postgres.setup import prepare as setup
+from connectors.postgres.setup.patterns import parse_patterns
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
 from connectors.postgres.setup.trial import try_out
@@ -25,6 +26,7 @@ from connectors.postgres.snapshot.tables import Published, published
 from connectors.snapshot.chunk_reader import ChunkReader
 from connectors.snapshot.ended import EndedReader
 from connectors.snapshot.progress import check_repeatable, is_done, read
+from connectors.snapshot.runs import Runs
 from connectors.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from connectors.contracts.source import Checkpoint, Observation, SourceContext
     from connectors.errors import WaxtapError
     from connectors.postgres.spec import SourceSpec
+    from connectors.snapshot.job import Job
     from connectors.snapshot.progress import Progress
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
@@ -65,6 +68,8 @@ class PostgresSource:
         self._settings = resolve(name, spec, accept)
         ordinary(self._settings.dsn, name)
         self._past = context.past if context is not None else None
+        # What is only read once more has nothing new to tell.
+        self._backfills = context.backfills if context is not None and not self._past else None
         self._checkpoint_interval = checkpoint_interval
 
     def open(self, resume: Checkpoint | None) -> PostgresReader | EndedReader:
@@ -110,7 +115,7 @@ class PostgresSource:
             anchor=checkpoint is not resume,
             table_filter=TableFilter(() if settings.all_published else settings.patterns),
             watch=PublicationWatch(settings) if growing else None,
-            snapshot=self._snapshot(progress),
+            snapshots=self._snapshots(checkpoint),
             finish=self._finish if settings.snapshot == "only" else None,
             checkpoint_interval=self._checkpoint_interval,
         )
@@ -127,15 +132,29 @@ class PostgresSource:
                 "dropped, the snapshot is complete", source=self._settings.source, what=dropped
             )
 
-    def _snapshot(self, progress: Progress | None) -> Snapshot[Published] | None:
-        if progress is None:
-            return None
+    def _snapshots(self, checkpoint: Checkpoint) -> Runs[Published]:
         settings = self._settings
-        readers = [
-            PostgresTableReader(settings, settings.wants) for _ in range(settings.snapshot_readers)
-        ]
+        # What is only repeated has no rows of a snapshot.
+        state = {} if self._past is not None else checkpoint.state
+        only = settings.snapshot == "only"
+        return Runs(settings.source, state, self._take, self._backfills, only=only)
+
+    def _take(self, job: Job, progress: Progress, rate: int) -> Snapshot[Published]:
+        """As `snapshot.runs.Taking`."""
+        settings = self._settings
+        wanted = settings.wants
+        if not job.initial:
+            patterns = parse_patterns(job.tables)
+
+            def wanted(schema: str, name: str) -> bool:
+                chosen = any(each.matches(schema, name) for each in patterns)
+                return chosen and settings.wants(schema, name)
+
+        # A row after the other is slow enough for one.
+        count = 1 if rate else settings.snapshot_readers
+        readers = [PostgresTableReader(settings, wanted, job) for _ in range(count)]
         reader: ChunkReader[Published] = ChunkReader("postgres", settings.source, readers)
-        return Snapshot(settings.source, reader, progress)
+        return Snapshot(settings.source, reader, progress, job, rate)
 
     def check(self) -> list[WaxtapError]:
         """What would keep the source from starting anew; changes nothing on the server.

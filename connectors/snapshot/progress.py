@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Where it stands in `Checkpoint.state`; without it there is no snapshot, and never was.
 STATE = "snapshot"
+# The same of a backfill; the last one stays there when it is done.
+BACKFILL = "backfill"
 
 
 class Progress(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -92,7 +94,8 @@ def check_repeatable(connector: str, resume: Checkpoint | None, goal: Checkpoint
     Raises:
         GapError: `<connector>.snapshot_between`.
     """
-    if (resume.state if resume else {}).get(STATE) != goal.state.get(STATE):
+    state = resume.state if resume else {}
+    if any(state.get(key) != goal.state.get(key) for key in (STATE, BACKFILL)):
         raise GapError(
             f"{connector}.snapshot_between",
             "rows of a snapshot are among what the stream holds, and their tables have changed",

@@ -64,7 +64,7 @@ class ReadAhead(Generic[AnyTable]):
     def __init__(self, reader: ChunkReader[AnyTable]) -> None:
         self.tables: tuple[AnyTable, ...] | None = None
         self._reader = reader
-        self._limit = ROWS
+        self._most = self._limit = ROWS
         self._asked: deque[Asked[AnyTable]] = deque()
         # From where the next request goes on; None: that is known once the last one is answered.
         self._frontier: Progress | None = None
@@ -140,11 +140,15 @@ class ReadAhead(Generic[AnyTable]):
     def used_up(self) -> None:
         """The first block was given out whole."""
         self._asked.popleft()
-        self._limit = min(ROWS, self._limit * 2)
+        self._limit = min(self._most, self._limit * 2)
 
     def shrink(self) -> None:
         """Ask for fewer rows at once."""
-        self._limit = max(_FEWEST, self._limit // 4)
+        self._limit = min(self._most, max(_FEWEST, self._limit // 4))
+
+    def restrict(self, most: int) -> None:
+        """Ask for so many rows at once, and no more; 0: for as many as usual."""
+        self._most = self._limit = min(most, ROWS) or ROWS
 
     def drop(self) -> None:
         """Forget what was read, and what is being read."""

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Generic
 import structlog
 
 from connectors.snapshot.copying import Copying
-from connectors.snapshot.progress import STATE, Progress
+from connectors.snapshot.job import Job
 from connectors.snapshot.read_ahead import ReadAhead
 from connectors.snapshot.reading import Answered, AnyTable, Bound, Survey
+from connectors.snapshot.throttle import Throttle
 from connectors.snapshot.touches import INVISIBLE, Emitted
 
 if TYPE_CHECKING:
     from connectors.contracts.changes import Change
     from connectors.contracts.source import Chunk
     from connectors.snapshot.chunk_reader import ChunkReader
+    from connectors.snapshot.copying import Copied
+    from connectors.snapshot.progress import Progress
     from connectors.snapshot.read_ahead import Asked
     from connectors.snapshot.reading import Block, Log
 
@@ -46,10 +49,20 @@ class Snapshot(Generic[AnyTable]):
         source: The source's name.
         reader: Reads the tables.
         progress: From where to go on.
+        job: What it is for.
+        rate: How many rows a second are given out at most; 0: any number.
     """
 
-    def __init__(self, source: str, reader: ChunkReader[AnyTable], progress: Progress) -> None:
+    def __init__(
+        self,
+        source: str,
+        reader: ChunkReader[AnyTable],
+        progress: Progress,
+        job: Job | None = None,
+        rate: int = 0,
+    ) -> None:
         self._source, self._reader, self._progress = source, reader, progress
+        self._job = job or Job()
         self._emitted = Emitted()
         self._ahead = ReadAhead(reader)
         self._suspects: set[str] = set()
@@ -59,8 +72,29 @@ class Snapshot(Generic[AnyTable]):
         self._told = False
         self._waits_since = 0.0
         self._surveying = True
-        self._copying = Copying(source, progress)
+        self._copying = Copying(source, progress, self._job.id)
+        self._throttle = Throttle()
+        self.throttle(rate)
         reader.survey()
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is with what was given out."""
+        return self._progress
+
+    @property
+    def copied(self) -> Copied:
+        """What the owner is told of it."""
+        return self._copying.copied
+
+    def throttle(self, rate: int) -> None:
+        """Give out so many rows a second at most from now on; 0: any number."""
+        if rate == self._throttle.rate:
+            return
+        self._throttle.change(rate)
+        # What waits for long is soon out of date.
+        self._ahead.drop()
+        self._ahead.restrict(rate)
 
     @property
     def done(self) -> bool:
@@ -71,7 +105,7 @@ class Snapshot(Generic[AnyTable]):
     def ready(self) -> bool:
         """Whether there are rows to give out, once the log has got far enough."""
         first = self._ahead.first
-        return first is not None and first.block is not None
+        return first is not None and first.block is not None and self._throttle.open
 
     def note(self, changes: list[Change]) -> None:
         """These changes of the log are given out."""
@@ -125,6 +159,8 @@ class Snapshot(Generic[AnyTable]):
         first = self._ahead.first
         if first is None or first.block is None:
             return self._empty
+        if not self._throttle.open:
+            return False
         if reached >= first.block.log_end:
             self._waits_since = 0.0
             return True
@@ -149,7 +185,7 @@ class Snapshot(Generic[AnyTable]):
             changes, used = block.render(
                 first.used,
                 place=log.place(),
-                first=not self._progress.rows,
+                first=self._job.initial and not self._progress.rows,
                 outdated=first.touches.outdated if first.touches.touched else None,
             )
             if first.touches.spoilt:
@@ -157,8 +193,9 @@ class Snapshot(Generic[AnyTable]):
                 return None
         rows = used - first.used
         first.used = used
+        self._throttle.passed(rows)
         self._advance(first, block, rows)
-        return log.insert(changes, {STATE: self._progress.encoded})
+        return self._chunk(log, changes)
 
     @property
     def _empty(self) -> bool:
@@ -175,7 +212,12 @@ class Snapshot(Generic[AnyTable]):
         self._progress = self._progress.finished()
         self._copying.finished(self._progress)
         self._reader.stop()
-        return log.insert([], {STATE: self._progress.encoded})
+        return self._chunk(log, [])
+
+    def _chunk(self, log: Log, changes: list[Change]) -> Chunk:
+        chunk = log.insert(changes, self._job.state(self._progress))
+        chunk.sink = self._job.sink
+        return chunk
 
     def _advance(self, first: Asked[AnyTable], block: Block, rows: int) -> None:
         table = first.request.table

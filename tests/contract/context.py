@@ -16,6 +16,7 @@ from connectors.subjects import covers, stored_upto
 if TYPE_CHECKING:
     from typing import BinaryIO
 
+    from connectors.contracts.backfills import Backfills
     from connectors.contracts.inbox import Inbox
     from connectors.contracts.sink import OffsetStore, Share
     from connectors.contracts.source import Checkpoint, StateStore
@@ -107,10 +108,13 @@ def source_context(
     state: StateStore | None = None,
     inbox: Inbox | None = None,
     past: Checkpoint | None = None,
+    backfills: Backfills | None = None,
 ) -> SourceContext:
     """A context whose state is kept in memory unless another store is given.
 
     Where no inbox is given, there is no NATS server for one.
     """
     nowhere = JetStreamInbox(NatsSpec(url=("nats://127.0.0.1:1",)), "nowhere")
-    return SourceContext(stop or threading.Event(), state or MemoryState(), inbox or nowhere, past)
+    return SourceContext(
+        stop or threading.Event(), state or MemoryState(), inbox or nowhere, past, backfills
+    )

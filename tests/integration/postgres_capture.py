@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from connectors.contracts.changes import Change
-    from connectors.contracts.source import Chunk, SourceReader
+    from connectors.contracts.source import Chunk, SourceContext, SourceReader
 
 PATIENCE = 60.0
 
@@ -24,13 +24,14 @@ def make_source(
     *,
     accept: Collection[str] = (),
     checkpoint_interval: float = 0.1,
+    context: SourceContext | None = None,
     **settings: object,
 ) -> PostgresSource:
     """A source as a new process would make it."""
     # Most tests are about the log alone.
     given = {"type": "postgres", "dsn": dsn, "snapshot": "never", **settings}
     spec = SourceSpec.model_validate(given)
-    return PostgresSource(name, spec, accept, checkpoint_interval=checkpoint_interval)
+    return PostgresSource(name, spec, accept, context, checkpoint_interval=checkpoint_interval)
 
 
 def read_until(reader: SourceReader, done: Callable[[list[Chunk]], bool]) -> list[Chunk]:

@@ -102,7 +102,18 @@ def test_what_is_written_is_read_back() -> None:
         "",
         "",
         "",
+        "",
     )
+
+
+def test_a_message_may_be_for_one_sink() -> None:
+    frames = encode_batch(
+        [("CDC.shop.items.0", FULL)], batch="b", reply="r", expected=3, checkpoint="{}", sink="new"
+    )
+    header = frames.split(b"\r\n", 1)[1].split(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    found = parse_headers(header)
+    assert found is not None
+    assert (found.sink, found.key, found.position) == ("new", FULL.key, FULL.position)
 
 
 def test_a_row_alone_tells_its_operation() -> None:

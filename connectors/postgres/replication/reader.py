@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from connectors.postgres.setup.publication_watch import PublicationWatch
     from connectors.postgres.setup.settings import Settings
     from connectors.postgres.snapshot.tables import Published
-    from connectors.snapshot.snapshot import Snapshot
+    from connectors.snapshot.runs import Runs
 
 CHECKPOINT_INTERVAL_S = 5.0
 
@@ -58,7 +58,7 @@ class PostgresReader:
             source began even if nothing ever changes.
         table_filter: Takes out what was not asked for.
         watch: Keeps the publication up to date; None: nothing to do.
-        snapshot: Reads the tables meanwhile; None: that is not wanted, or done.
+        snapshots: Read the tables meanwhile.
         finish: Lets go of what the server has for the source, once the snapshot is stored, with
             which everything ends; None: the log is read on.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
@@ -73,7 +73,7 @@ class PostgresReader:
         anchor: bool,
         table_filter: TableFilter,
         watch: PublicationWatch | None,
-        snapshot: Snapshot[Published] | None = None,
+        snapshots: Runs[Published],
         finish: Callable[[], None] | None = None,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
@@ -84,7 +84,7 @@ class PostgresReader:
         self._anchor = anchor
         self._filter = table_filter
         self._watch = watch
-        self._snapshot = snapshot
+        self._snapshots = snapshots
         # How many chunks of the log come before the next rows of a table.
         self._turns = 0
         self._looked_at = 0.0
@@ -118,8 +118,7 @@ class PostgresReader:
             return self._next(session)
         except RetryableError as error:
             previous = session.stream.pid
-            if self._snapshot is not None:
-                self._snapshot.interrupt()
+            self._snapshots.interrupt()
             again = partial(restart, self._settings, self._last, self._confirmed, previous)
             self._session.lose(error, again)
             return None
@@ -128,6 +127,7 @@ class PostgresReader:
         """Tell the server that everything up to `checkpoint` is stored for good."""
         self._confirmed = max(self._confirmed, stored_lsn(checkpoint))
         self._stored = checkpoint == self._final
+        self._snapshots.confirmed(checkpoint)
         if (session := self._session.present) is not None:
             session.stream.confirm(self._confirmed)
 
@@ -135,8 +135,7 @@ class PostgresReader:
         """Let go of the connections. Never raises."""
         if self._watch is not None:
             self._watch.stop()
-        if self._snapshot is not None:
-            self._snapshot.close()
+        self._snapshots.close()
         self._session.close()
 
     def _end(self) -> None:
@@ -184,33 +183,27 @@ class PostgresReader:
     @property
     def _reading(self) -> bool:
         """Whether rows of a table wait to be given out."""
-        return self._snapshot is not None and self._snapshot.ready
+        return self._snapshots.ready
 
     def _filtered(self, chunk: Chunk | None) -> Chunk | None:
         if chunk is not None:
             self._filter.apply(chunk)
-            if self._snapshot is not None:
-                self._snapshot.note(chunk.changes)
+            self._snapshots.note(chunk.changes)
         return chunk
 
     def _rows(self, session: Session) -> Chunk | None:
         """The next rows of a table; or, where the log must come first, its next chunk."""
-        snapshot, decoder = self._snapshot, session.decoder
-        if snapshot is None:
-            return None
-        snapshot.work()
-        if not snapshot.due(decoder.lsn):
+        snapshots, decoder = self._snapshots, session.decoder
+        snapshots.work()
+        if not snapshots.due(decoder.lsn):
             return None
         if not decoder.boundary:
             return self._filtered(decoder.chunk(idle=True))
-        chunk = snapshot.give(decoder)
+        chunk = snapshots.give(decoder)
         if time.monotonic() - self._looked_at > _ROWS_S:
             self._turns = _TURNS
-        if snapshot.done:
-            snapshot.close()
-            self._snapshot = None
-            if self._finish is not None and chunk is not None:
-                self._final = chunk.checkpoint
+        if snapshots.done and self._finish is not None and chunk is not None:
+            self._final = chunk.checkpoint
         return chunk
 
     def _fill(self, session: Session) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, LiteralString
+from typing import TYPE_CHECKING, Literal, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -88,6 +88,32 @@ def by_place(
     ]
     return sql.SQL("COPY (SELECT ctid, {} FROM ONLY {} {} LIMIT {}) TO STDOUT").format(
         _columns(described), sql.Identifier(*relation), _where(conditions), sql.Literal(limit)
+    )
+
+
+class Explained(NamedTuple):
+    """What a condition is tried with.
+
+    Attributes:
+        check: Can be prepared only if the condition is one, and nothing but one.
+        explain: Tells how many rows fulfil it; only for what `check` was prepared with.
+    """
+
+    check: str
+    explain: str
+
+
+def explained(relation: tuple[str, str], condition: str, *, partitioned: bool) -> Explained:
+    """Statements that try a condition which somebody has written.
+
+    What stands in brackets and in parentheses at once can end neither of them, so that nothing
+    but an expression fits: no further statement, and no UNION with another table.
+    """
+    source = _from(relation, partitioned).as_string()
+    return Explained(
+        # The condition is SQL by intent.
+        f"SELECT ARRAY[\n{condition}\n]::boolean[] FROM {source} WHERE (\n{condition}\n)",  # noqa: S608
+        f"EXPLAIN (FORMAT JSON) SELECT FROM {source} WHERE (\n{condition}\n)",
     )
 
 

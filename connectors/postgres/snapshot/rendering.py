@@ -33,6 +33,7 @@ class TableRenderer:
         database: The database's name.
         resolver: Knows the types.
         catalog: Knows the primary keys.
+        mark: What `source.snapshot` is of rows that are neither the first nor the last.
 
     Attributes:
         relation: As given.
@@ -46,9 +47,11 @@ class TableRenderer:
         database: str,
         resolver: TypeResolver,
         catalog: Catalog,
+        mark: str = "true",
     ) -> None:
         self._table = describe(relation, source, resolver, catalog)
         self._reader = CompiledReader(self._table)
+        self._mark = mark
         self._place = (source, database, relation.schema, relation.name)
         self._blocks: dict[str, SourceBlock] = {}
         self.relation, self.schema = relation, self._table.schema
@@ -85,7 +88,7 @@ class TableRenderer:
         """
         prefix, index = place
         lsn, end = int(prefix[:16], 16), snapshot_tail(time.time_ns() // 1_000_000)
-        usual, final = self._middle("true", read_ms), len(lines) - 1 if last else -1
+        usual, final = self._middle(self._mark, read_ms), len(lines) - 1 if last else -1
         schema, splice, count = self.schema, self._reader.splice, len(self._table.types) + 1
         new = tuple.__new__
         changes: list[Change] = []

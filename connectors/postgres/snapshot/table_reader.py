@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, LiteralString, cast
 
 import psycopg
@@ -19,6 +20,7 @@ from connectors.postgres.snapshot import copy_text, queries, tables
 from connectors.postgres.snapshot.block import TableBlock
 from connectors.postgres.snapshot.rendering import TableRenderer
 from connectors.postgres.snapshot.visibility import parse_visible, short
+from connectors.snapshot.job import Job
 from connectors.snapshot.reading import Cut, Request, Survey
 
 if TYPE_CHECKING:
@@ -39,11 +41,14 @@ class PostgresTableReader:
 
     Args:
         settings: The source's.
-        wanted: Whether a table (schema, name) is captured.
+        wanted: Whether a table (schema, name) is captured, and asked for.
+        job: What is read.
     """
 
-    def __init__(self, settings: Settings, wanted: Callable[[str, str], bool]) -> None:
-        self._settings, self._wanted = settings, wanted
+    def __init__(
+        self, settings: Settings, wanted: Callable[[str, str], bool], job: Job | None = None
+    ) -> None:
+        self._settings, self._wanted, self._job = settings, wanted, job or Job()
         self._stopped = threading.Event()
         self._connection: Connection | None = None
         self._search_path = ""
@@ -54,6 +59,10 @@ class PostgresTableReader:
         """As `TableReader.survey`."""
         connection = self._connect()
         found = tables.published(connection, self._settings.publication, self._wanted)
+        if not found and not self._job.initial:
+            raise _no_table(self._job)
+        if self._job.where:
+            found = [self._checked(connection, table) for table in found]
         # Its list has none of those that began behind the last one that ended; their locks have.
         ((running, synchronous),) = rows(
             connection,
@@ -97,6 +106,8 @@ class PostgresTableReader:
             request, parse_visible(str(visible)), parse_lsn(str(wal_end)), cast("int", read_ms)
         )
         described = tables.describe(connection, self._settings.publication, request.table)
+        if described is not None and self._job.where:
+            described = described.restricted(self._job.where)
         if described is None:
             block.complete = True
         else:
@@ -105,7 +116,7 @@ class PostgresTableReader:
                 self._read_by_key(connection, block, described)
             else:
                 self._read_by_place(connection, block, described)
-        if block.complete:
+        if block.complete and self._job.initial:
             block.final = not any(self._has_rows(connection, each) for each in request.following)
         _command(connection, "COMMIT")
         return block
@@ -144,6 +155,31 @@ class PostgresTableReader:
         self._catalog = ServerCatalog(settings.dsn, settings.source, connection)
         return connection
 
+    def _checked(self, connection: Connection, table: Published) -> Published:
+        """A table, if the condition is one of it; its estimate is that of the rows that fulfil it.
+
+        Raises:
+            ConfigError: `postgres.backfill_where`: it is none.
+        """
+        described = tables.describe(connection, self._settings.publication, table)
+        if described is None:
+            return table
+        relation = described.relation
+        statements = queries.explained(
+            (relation.schema, relation.name), self._job.where, partitioned=table.partitioned
+        )
+        _command(connection, "BEGIN READ ONLY")
+        try:
+            rows(connection, "SELECT set_config('search_path', %s, true)", self._search_path)
+            # Prepared, it is one statement and no more, whatever the condition holds.
+            prepared = connection.pgconn.prepare(b"", statements.check.encode())
+            if prepared.status != pq.ExecStatus.COMMAND_OK:
+                raise _no_condition(prepared, table)
+            ((plan,),) = rows(connection, statements.explain)
+        finally:
+            _command(connection, "ROLLBACK")
+        return replace(table, estimated=0 if table.leaf else _planned(plan))
+
     def _renderer(self, connection: Connection, described: Described) -> TableRenderer:
         relation = described.relation
         known = self._renderers.get(relation.oid)
@@ -155,6 +191,7 @@ class PostgresTableReader:
                 connection.info.dbname,
                 TypeResolver(self._catalog),
                 self._catalog,
+                "true" if self._job.initial else "incremental",
             )
             self._renderers = {relation.oid: known}
         return known
@@ -278,6 +315,33 @@ def _pages_on(described: Described, after: tuple[str, ...], limit: int) -> tuple
     pages = max(1, int(limit * described.pages / described.tuples))
     end = page + min(pages, queries.PAGES)
     return (file, _behind_page(end)) if end + 1 < described.pages else ()
+
+
+def _planned(plan: object) -> int:
+    """How many rows an EXPLAIN in JSON expects."""
+    ((node),) = cast("list[dict[str, dict[str, int]]]", plan)
+    return node["Plan"]["Plan Rows"]
+
+
+def _no_condition(result: pq.abc.PGresult, table: Published) -> WaxtapError:
+    state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+    if not state or state[:2] in ("08", "53", "57"):
+        return _failure(result)
+    return ConfigError(
+        "postgres.backfill_where",
+        f"the condition is none for {table.label}: {one_line(result.get_error_message())}",
+        where="where",
+        cure="write what may stand behind WHERE in a query of each of the tables, or name fewer",
+    )
+
+
+def _no_table(job: Job) -> ConfigError:
+    return ConfigError(
+        "postgres.backfill_tables",
+        f"no table that is captured matches {', '.join(job.tables)}",
+        where="tables",
+        cure="name tables that the source captures, as in its own `tables`",
+    )
 
 
 def _name(connection: Connection, table: Published) -> tuple[str, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from psycopg import sql
@@ -142,6 +142,12 @@ class Described:
     filenode: int
     pages: int
     tuples: int
+
+    def restricted(self, condition: str) -> Described:
+        """The table with the rows that fulfil a condition as well."""
+        # A comment at its end must not reach further.
+        both = f"({self.row_filter}) AND ({condition}\n)" if self.row_filter else condition + "\n"
+        return replace(self, row_filter=both)
 
 
 def published(
