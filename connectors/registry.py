@@ -49,6 +49,10 @@ _SINKS = {
 }
 
 
+# Sources that carry out `contracts.backfills`.
+BACKFILLED = frozenset({"postgres"})
+
+
 def source_types() -> list[str]:
     """The values of `type:` that a source may have."""
     return sorted(_SOURCES)

@@ -37,6 +37,7 @@ app.command("control.cli.offsets:lag", name="lag")
 app.command("control.cli.schemas:schemas", name="schemas")
 app.command("control.cli.try_pipeline:try_pipeline", name="try")
 app.command("control.cli.dead_letters:app", name="dlq")
+app.command("control.cli.backfills:app", name="backfill")
 app.command("control.cli.ingest:ingest", name="ingest")
 
 

@@ -14,6 +14,7 @@ _FLOWS = "/cdc.v1.FlowService"
 _MESSAGES = "/cdc.v1.MessageService"
 _OFFSETS = "/cdc.v1.OffsetService"
 _SCHEMAS = "/cdc.v1.SchemaService"
+_BACKFILLS = "/cdc.v1.BackfillService"
 _LETTERS = "/cdc.v1.DeadLetterService"
 
 ROLES: dict[str, Role] = {
@@ -58,6 +59,14 @@ ROLES: dict[str, Role] = {
     f"{_OFFSETS}/ResetSinkOffset": Role.OPERATOR,
     f"{_SCHEMAS}/ListSchemas": Role.VIEWER,
     f"{_SCHEMAS}/GetSchema": Role.VIEWER,
+    # A condition needs more: see the service.
+    f"{_BACKFILLS}/CreateBackfill": Role.OPERATOR,
+    f"{_BACKFILLS}/GetBackfill": Role.VIEWER,
+    f"{_BACKFILLS}/ListBackfills": Role.VIEWER,
+    f"{_BACKFILLS}/UpdateBackfill": Role.OPERATOR,
+    f"{_BACKFILLS}/PauseBackfill": Role.OPERATOR,
+    f"{_BACKFILLS}/ResumeBackfill": Role.OPERATOR,
+    f"{_BACKFILLS}/CancelBackfill": Role.OPERATOR,
     f"{_LETTERS}/ListDeadLetters": Role.VIEWER,
     f"{_LETTERS}/GetDeadLetter": Role.VIEWER,
     f"{_LETTERS}/ReadDeadLetterPayload": Role.VIEWER,

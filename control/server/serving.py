@@ -17,6 +17,7 @@ from control.server.authentication import Authentication
 from control.server.embedded_nats import EmbeddedNats
 from control.server.open_streams import OpenStreams
 from control.server.options import nats_spec
+from control.services.backfill_service import BackfillService
 from control.services.calls import Repetitions, Workers
 from control.services.config_service import ConfigService
 from control.services.dead_letter_service import DeadLetterService
@@ -154,6 +155,7 @@ def _explorer(
         OffsetService(explorer, paused, workers, repetitions).register,
         SchemaService(explorer, workers).register,
         DeadLetterService(nats, store, workers, repetitions).register,
+        BackfillService(nats, store, workers, repetitions).register,
     ]
 
 

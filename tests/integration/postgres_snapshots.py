@@ -20,7 +20,13 @@ def done(chunks: list[Chunk]) -> bool:
 def take(database: Database, name: str = "shop", **settings: object) -> list[Change]:
     """A whole snapshot."""
     source = make_source(
-        database.dsn, name, accept=(), checkpoint_interval=0.1, snapshot="initial", **settings
+        database.dsn,
+        name,
+        accept=(),
+        checkpoint_interval=0.1,
+        context=None,
+        snapshot="initial",
+        **settings,
     )
     with closing(source.open(None)) as reader:
         return [change for chunk in read_until(reader, done) for change in chunk.changes]

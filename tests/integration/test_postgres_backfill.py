@@ -201,4 +201,5 @@ def test_no_row_follows_what_is_newer(database: Database) -> None:
         else:
             target[after(change)["id"]] = after(change)["value"]
     with database.connect() as connection:
-        assert target == dict(connection.execute("SELECT id, value FROM items").fetchall())
+        rows = connection.execute("SELECT id, value FROM items").fetchall()
+    assert target == {row[0]: row[1] for row in rows}

@@ -264,18 +264,18 @@ FAST = b"NATS/1.0\r\nNats-Batch-Id: x\r\nCdc-Position: p\r\nCdc-Tx: 7;last\r\nCd
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        (FAST + b"Cdc-Key: {}\r\n\r\n", ("p", "7", True, "s", "{}", (), (), "", "", "", "")),
+        (FAST + b"Cdc-Key: {}\r\n\r\n", ("p", "7", True, "s", "{}", (), (), "", "", "", "", "")),
         (
             b"NATS/1.0\r\nCdc-Position: p\r\n\r\n",
-            ("p", "", False, "", None, (), (), "", "", "", ""),
+            ("p", "", False, "", None, (), (), "", "", "", "", ""),
         ),
         (
             b"NATS/1.0\r\nCdc-Key: k\r\nCdc-Position: p\r\nCdc-Tx: 7\r\n\r\n",
-            ("p", "7", False, "", "k", (), (), "", "", "", ""),
+            ("p", "7", False, "", "k", (), (), "", "", "", "", ""),
         ),
         (
             b"NATS/1.0\r\nCdc-Position: p\r\nCdc-Key: k\r\nCdc-Tx: ;last\r\n\r\n",
-            ("p", "", True, "", "k", (), (), "", "", "", ""),
+            ("p", "", True, "", "k", (), (), "", "", "", "", ""),
         ),
         (b"NATS/1.0\r\nCdc-Checkpoint: {}\r\n\r\n", None),
         (b"", None),

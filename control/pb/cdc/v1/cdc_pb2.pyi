@@ -1181,6 +1181,8 @@ class Flow(_message.Message):
         """Ends each time soon after its start."""
         STATE_REFUSED: Flow._State.ValueType  # 7
         """Cannot start before its configuration is changed."""
+        STATE_DONE: Flow._State.ValueType  # 8
+        """Has done all that there was to do (`snapshot: only`); runs once more if it is restarted."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper): ...
     STATE_UNSPECIFIED: Flow.State.ValueType  # 0
@@ -1194,6 +1196,8 @@ class Flow(_message.Message):
     """Ends each time soon after its start."""
     STATE_REFUSED: Flow.State.ValueType  # 7
     """Cannot start before its configuration is changed."""
+    STATE_DONE: Flow.State.ValueType  # 8
+    """Has done all that there was to do (`snapshot: only`); runs once more if it is restarted."""
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
@@ -2187,6 +2191,325 @@ class ResetSinkOffsetResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResetSinkOffsetResponse: _TypeAlias = ResetSinkOffsetResponse  # noqa: Y015
+
+@_typing.final
+class Backfill(_message.Message):
+    """---- backfills"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Backfill._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Backfill._State.ValueType  # 0
+        STATE_QUEUED: Backfill._State.ValueType  # 1
+        """Waits for the flow, or for those before it."""
+        STATE_RUNNING: Backfill._State.ValueType  # 2
+        STATE_PAUSED: Backfill._State.ValueType  # 3
+        STATE_DONE: Backfill._State.ValueType  # 4
+        STATE_CANCELLED: Backfill._State.ValueType  # 5
+        STATE_FAILED: Backfill._State.ValueType  # 6
+        STATE_PAUSING: Backfill._State.ValueType  # 7
+        """It was asked for, and the flow has not done it yet."""
+        STATE_CANCELLING: Backfill._State.ValueType  # 8
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Backfill.State.ValueType  # 0
+    STATE_QUEUED: Backfill.State.ValueType  # 1
+    """Waits for the flow, or for those before it."""
+    STATE_RUNNING: Backfill.State.ValueType  # 2
+    STATE_PAUSED: Backfill.State.ValueType  # 3
+    STATE_DONE: Backfill.State.ValueType  # 4
+    STATE_CANCELLED: Backfill.State.ValueType  # 5
+    STATE_FAILED: Backfill.State.ValueType  # 6
+    STATE_PAUSING: Backfill.State.ValueType  # 7
+    """It was asked for, and the flow has not done it yet."""
+    STATE_CANCELLING: Backfill.State.ValueType  # 8
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TABLES_FIELD_NUMBER: _builtins.int
+    WHERE_FIELD_NUMBER: _builtins.int
+    SINK_FIELD_NUMBER: _builtins.int
+    MAX_ROWS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_ROWS_FIELD_NUMBER: _builtins.int
+    ROWS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """sources/{source}/backfills/{backfill}"""
+    where: _builtins.str
+    """What may stand behind WHERE in a query of each of the tables, in the source's SQL. Needs the role
+    of an admin: it is run as the source's role, which may read more than is captured.
+    """
+    sink: _builtins.str
+    """The only sink that is given the rows: sinks/{sink}; empty: all that read their topics."""
+    max_rows_per_second: _builtins.int
+    """0: as many as can be stored."""
+    state: Global___Backfill.State.ValueType
+    """From here on the output of the service."""
+    rows: _builtins.int
+    """Read so far. Those that were left out since a change of them came first are counted."""
+    estimated_rows: _builtins.int
+    """By the server's statistics; 0: that is not known."""
+    rows_per_second: _builtins.float
+    table: _builtins.str
+    """The table that is being read."""
+    error: _builtins.str
+    """Why it has failed."""
+    author: _builtins.str
+    @_builtins.property
+    def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Patterns as the source's own, within what it captures; at least one."""
+
+    @_builtins.property
+    def time_left(self) -> _duration_pb2.Duration:
+        """Unset: that cannot be told."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tables: _abc.Iterable[_builtins.str] | None = ...,
+        where: _builtins.str = ...,
+        sink: _builtins.str = ...,
+        max_rows_per_second: _builtins.int = ...,
+        state: Global___Backfill.State.ValueType = ...,
+        rows: _builtins.int = ...,
+        estimated_rows: _builtins.int = ...,
+        rows_per_second: _builtins.float = ...,
+        time_left: _duration_pb2.Duration | None = ...,
+        table: _builtins.str = ...,
+        error: _builtins.str = ...,
+        author: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "start_time", b"start_time", "time_left", b"time_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "estimated_rows", b"estimated_rows", "max_rows_per_second", b"max_rows_per_second", "name", b"name", "rows", b"rows", "rows_per_second", b"rows_per_second", "sink", b"sink", "start_time", b"start_time", "state", b"state", "table", b"table", "tables", b"tables", "time_left", b"time_left", "where", b"where"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Backfill: _TypeAlias = Backfill  # noqa: Y015
+
+@_typing.final
+class CreateBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    BACKFILL_ID_FIELD_NUMBER: _builtins.int
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """sources/{source}"""
+    backfill_id: _builtins.str
+    """1 to 39 of a-z, 0-9, _ and -; one is made up unless given."""
+    validate_only: _builtins.bool
+    request_id: _builtins.str
+    @_builtins.property
+    def backfill(self) -> Global___Backfill: ...
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        backfill_id: _builtins.str = ...,
+        backfill: Global___Backfill | None = ...,
+        validate_only: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "backfill_id", b"backfill_id", "parent", b"parent", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateBackfillRequest: _TypeAlias = CreateBackfillRequest  # noqa: Y015
+
+@_typing.final
+class GetBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBackfillRequest: _TypeAlias = GetBackfillRequest  # noqa: Y015
+
+@_typing.final
+class ListBackfillsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """sources/{source}; empty: of all sources."""
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBackfillsRequest: _TypeAlias = ListBackfillsRequest  # noqa: Y015
+
+@_typing.final
+class ListBackfillsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILLS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    total_size: _builtins.int
+    @_builtins.property
+    def backfills(self) -> _containers.RepeatedCompositeFieldContainer[Global___Backfill]:
+        """By source, and as they were created."""
+
+    def __init__(
+        self,
+        *,
+        backfills: _abc.Iterable[Global___Backfill] | None = ...,
+        next_page_token: _builtins.str = ...,
+        total_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfills", b"backfills", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBackfillsResponse: _TypeAlias = ListBackfillsResponse  # noqa: Y015
+
+@_typing.final
+class UpdateBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BACKFILL_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    @_builtins.property
+    def backfill(self) -> Global___Backfill: ...
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """`max_rows_per_second` is all that can be changed; it may be left out."""
+
+    def __init__(
+        self,
+        *,
+        backfill: Global___Backfill | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backfill", b"backfill", "request_id", b"request_id", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateBackfillRequest: _TypeAlias = UpdateBackfillRequest  # noqa: Y015
+
+@_typing.final
+class PauseBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseBackfillRequest: _TypeAlias = PauseBackfillRequest  # noqa: Y015
+
+@_typing.final
+class ResumeBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeBackfillRequest: _TypeAlias = ResumeBackfillRequest  # noqa: Y015
+
+@_typing.final
+class CancelBackfillRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    request_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelBackfillRequest: _TypeAlias = CancelBackfillRequest  # noqa: Y015
 
 @_typing.final
 class DeadLetter(_message.Message):

@@ -1961,6 +1961,348 @@ class SchemaService:
             _registered_method=True)
 
 
+class BackfillServiceStub:
+    """Reads rows of a source's tables that are there already, while its flow runs. A source carries out
+    one backfill after the other, in the order in which they were created. Its first snapshot is among
+    them as `initial`, to be looked at only.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.CreateBackfill = channel.unary_unary(
+                '/cdc.v1.BackfillService/CreateBackfill',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.CreateBackfillRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.GetBackfill = channel.unary_unary(
+                '/cdc.v1.BackfillService/GetBackfill',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.GetBackfillRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.ListBackfills = channel.unary_unary(
+                '/cdc.v1.BackfillService/ListBackfills',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.ListBackfillsRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.ListBackfillsResponse.FromString,
+                _registered_method=True)
+        self.UpdateBackfill = channel.unary_unary(
+                '/cdc.v1.BackfillService/UpdateBackfill',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.UpdateBackfillRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.PauseBackfill = channel.unary_unary(
+                '/cdc.v1.BackfillService/PauseBackfill',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.PauseBackfillRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.ResumeBackfill = channel.unary_unary(
+                '/cdc.v1.BackfillService/ResumeBackfill',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.ResumeBackfillRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+                _registered_method=True)
+        self.CancelBackfill = channel.unary_unary(
+                '/cdc.v1.BackfillService/CancelBackfill',
+                request_serializer=cdc_dot_v1_dot_cdc__pb2.CancelBackfillRequest.SerializeToString,
+                response_deserializer=cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+                _registered_method=True)
+
+
+class BackfillServiceServicer:
+    """Reads rows of a source's tables that are there already, while its flow runs. A source carries out
+    one backfill after the other, in the order in which they were created. Its first snapshot is among
+    them as `initial`, to be looked at only.
+    """
+
+    def CreateBackfill(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetBackfill(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBackfills(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateBackfill(self, request, context):
+        """Changes how many rows a second are read at most, also while it runs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseBackfill(self, request, context):
+        """Goes on behind the last row when it is resumed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeBackfill(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelBackfill(self, request, context):
+        """Ends it for good; what was read stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BackfillServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'CreateBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateBackfill,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.CreateBackfillRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Backfill.SerializeToString,
+            ),
+            'GetBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBackfill,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.GetBackfillRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Backfill.SerializeToString,
+            ),
+            'ListBackfills': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBackfills,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.ListBackfillsRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.ListBackfillsResponse.SerializeToString,
+            ),
+            'UpdateBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateBackfill,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.UpdateBackfillRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Backfill.SerializeToString,
+            ),
+            'PauseBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseBackfill,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.PauseBackfillRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Backfill.SerializeToString,
+            ),
+            'ResumeBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeBackfill,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.ResumeBackfillRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Backfill.SerializeToString,
+            ),
+            'CancelBackfill': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelBackfill,
+                    request_deserializer=cdc_dot_v1_dot_cdc__pb2.CancelBackfillRequest.FromString,
+                    response_serializer=cdc_dot_v1_dot_cdc__pb2.Backfill.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'cdc.v1.BackfillService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('cdc.v1.BackfillService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class BackfillService:
+    """Reads rows of a source's tables that are there already, while its flow runs. A source carries out
+    one backfill after the other, in the order in which they were created. Its first snapshot is among
+    them as `initial`, to be looked at only.
+    """
+
+    @staticmethod
+    def CreateBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/CreateBackfill',
+            cdc_dot_v1_dot_cdc__pb2.CreateBackfillRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/GetBackfill',
+            cdc_dot_v1_dot_cdc__pb2.GetBackfillRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBackfills(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/ListBackfills',
+            cdc_dot_v1_dot_cdc__pb2.ListBackfillsRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.ListBackfillsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/UpdateBackfill',
+            cdc_dot_v1_dot_cdc__pb2.UpdateBackfillRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/PauseBackfill',
+            cdc_dot_v1_dot_cdc__pb2.PauseBackfillRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/ResumeBackfill',
+            cdc_dot_v1_dot_cdc__pb2.ResumeBackfillRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelBackfill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/cdc.v1.BackfillService/CancelBackfill',
+            cdc_dot_v1_dot_cdc__pb2.CancelBackfillRequest.SerializeToString,
+            cdc_dot_v1_dot_cdc__pb2.Backfill.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class DeadLetterServiceStub:
     """Changes that sinks have put aside.
     """

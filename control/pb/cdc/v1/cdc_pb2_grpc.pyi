@@ -531,6 +531,106 @@ class SchemaServiceServicer(metaclass=_abc_1.ABCMeta):
 
 def add_SchemaServiceServicer_to_server(servicer: SchemaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
+class BackfillServiceStub:
+    """Reads rows of a source's tables that are there already, while its flow runs. A source carries out
+    one backfill after the other, in the order in which they were created. Its first snapshot is among
+    them as `initial`, to be looked at only.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> BackfillServiceAsyncStub: ...
+    CreateBackfill: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.CreateBackfillRequest, _cdc_pb2.Backfill]
+    GetBackfill: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.GetBackfillRequest, _cdc_pb2.Backfill]
+    ListBackfills: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.ListBackfillsRequest, _cdc_pb2.ListBackfillsResponse]
+    UpdateBackfill: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.UpdateBackfillRequest, _cdc_pb2.Backfill]
+    """Changes how many rows a second are read at most, also while it runs."""
+    PauseBackfill: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.PauseBackfillRequest, _cdc_pb2.Backfill]
+    """Goes on behind the last row when it is resumed."""
+    ResumeBackfill: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.ResumeBackfillRequest, _cdc_pb2.Backfill]
+    CancelBackfill: _grpc.UnaryUnaryMultiCallable[_cdc_pb2.CancelBackfillRequest, _cdc_pb2.Backfill]
+    """Ends it for good; what was read stays."""
+
+@_typing.type_check_only
+class BackfillServiceAsyncStub(BackfillServiceStub):
+    """Reads rows of a source's tables that are there already, while its flow runs. A source carries out
+    one backfill after the other, in the order in which they were created. Its first snapshot is among
+    them as `initial`, to be looked at only.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    CreateBackfill: _aio.UnaryUnaryMultiCallable[_cdc_pb2.CreateBackfillRequest, _cdc_pb2.Backfill]  # type: ignore[assignment]
+    GetBackfill: _aio.UnaryUnaryMultiCallable[_cdc_pb2.GetBackfillRequest, _cdc_pb2.Backfill]  # type: ignore[assignment]
+    ListBackfills: _aio.UnaryUnaryMultiCallable[_cdc_pb2.ListBackfillsRequest, _cdc_pb2.ListBackfillsResponse]  # type: ignore[assignment]
+    UpdateBackfill: _aio.UnaryUnaryMultiCallable[_cdc_pb2.UpdateBackfillRequest, _cdc_pb2.Backfill]  # type: ignore[assignment]
+    """Changes how many rows a second are read at most, also while it runs."""
+    PauseBackfill: _aio.UnaryUnaryMultiCallable[_cdc_pb2.PauseBackfillRequest, _cdc_pb2.Backfill]  # type: ignore[assignment]
+    """Goes on behind the last row when it is resumed."""
+    ResumeBackfill: _aio.UnaryUnaryMultiCallable[_cdc_pb2.ResumeBackfillRequest, _cdc_pb2.Backfill]  # type: ignore[assignment]
+    CancelBackfill: _aio.UnaryUnaryMultiCallable[_cdc_pb2.CancelBackfillRequest, _cdc_pb2.Backfill]  # type: ignore[assignment]
+    """Ends it for good; what was read stays."""
+
+class BackfillServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Reads rows of a source's tables that are there already, while its flow runs. A source carries out
+    one backfill after the other, in the order in which they were created. Its first snapshot is among
+    them as `initial`, to be looked at only.
+    """
+
+    @_abc_1.abstractmethod
+    def CreateBackfill(
+        self,
+        request: _cdc_pb2.CreateBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Backfill, _abc.Awaitable[_cdc_pb2.Backfill]]: ...
+
+    @_abc_1.abstractmethod
+    def GetBackfill(
+        self,
+        request: _cdc_pb2.GetBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Backfill, _abc.Awaitable[_cdc_pb2.Backfill]]: ...
+
+    @_abc_1.abstractmethod
+    def ListBackfills(
+        self,
+        request: _cdc_pb2.ListBackfillsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.ListBackfillsResponse, _abc.Awaitable[_cdc_pb2.ListBackfillsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def UpdateBackfill(
+        self,
+        request: _cdc_pb2.UpdateBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Backfill, _abc.Awaitable[_cdc_pb2.Backfill]]:
+        """Changes how many rows a second are read at most, also while it runs."""
+
+    @_abc_1.abstractmethod
+    def PauseBackfill(
+        self,
+        request: _cdc_pb2.PauseBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Backfill, _abc.Awaitable[_cdc_pb2.Backfill]]:
+        """Goes on behind the last row when it is resumed."""
+
+    @_abc_1.abstractmethod
+    def ResumeBackfill(
+        self,
+        request: _cdc_pb2.ResumeBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Backfill, _abc.Awaitable[_cdc_pb2.Backfill]]: ...
+
+    @_abc_1.abstractmethod
+    def CancelBackfill(
+        self,
+        request: _cdc_pb2.CancelBackfillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cdc_pb2.Backfill, _abc.Awaitable[_cdc_pb2.Backfill]]:
+        """Ends it for good; what was read stays."""
+
+def add_BackfillServiceServicer_to_server(servicer: BackfillServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class DeadLetterServiceStub:
     """Changes that sinks have put aside."""
 
