@@ -61,7 +61,7 @@ class PostgresTableReader:
         found = tables.published(connection, self._settings.publication, self._wanted)
         if not found and not self._job.initial:
             raise _no_table(self._job)
-        if self._job.where:
+        if not self._job.initial:
             found = [self._checked(connection, table) for table in found]
         # Its list has none of those that began behind the last one that ended; their locks have.
         ((running, synchronous),) = rows(
@@ -166,7 +166,9 @@ class PostgresTableReader:
             return table
         relation = described.relation
         statements = queries.explained(
-            (relation.schema, relation.name), self._job.where, partitioned=table.partitioned
+            (relation.schema, relation.name),
+            self._job.where or "true",
+            partitioned=table.partitioned,
         )
         _command(connection, "BEGIN READ ONLY")
         try:
