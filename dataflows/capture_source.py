@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,6 +14,7 @@ from connectors.contracts.source import Chunk, Finite
 from connectors.errors import RetryableError
 from connectors.jetstream.source_context import source_context
 from connectors.jetstream.stream import open_stream
+from dataflows import ending
 from dataflows.configuration.places import placing
 from dataflows.measuring import CaptureMeter
 from dataflows.pacing import Backoff, Pace
@@ -87,6 +89,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         chunk = self._reader.read()
         if chunk is None:
             if isinstance(self._reader, Finite) and self._reader.ended:
+                ending.note(os.environ)
                 raise StopIteration
             self._pace.rested()
             return ()

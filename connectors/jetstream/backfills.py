@@ -291,7 +291,9 @@ class JetStreamBackfills:
         while True:
             message = api.last_message(connection, _STREAM, f"$KV.{BUCKET}.{key}")
             before = _decoded(message, BackfillStatus) if message else None
-            if before is not None and before.stage.final and backfill != INITIAL:
+            # A source that begins anew takes its first snapshot once more.
+            anew = backfill == INITIAL and not status.stage.final
+            if before is not None and before.stage.final and not anew:
                 return
             revision = message.seq if message else 0
             data = msgspec.json.encode(status)

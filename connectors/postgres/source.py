@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from connectors.contracts.backfills import INITIAL
 from connectors.postgres.conninfo import ordinary
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.reader import (
@@ -25,6 +26,7 @@ from connectors.postgres.snapshot.table_reader import PostgresTableReader
 from connectors.postgres.snapshot.tables import Published, published
 from connectors.snapshot.chunk_reader import ChunkReader
 from connectors.snapshot.ended import EndedReader
+from connectors.snapshot.job import ended
 from connectors.snapshot.progress import check_repeatable, is_done, read
 from connectors.snapshot.runs import Runs
 from connectors.snapshot.snapshot import Snapshot
@@ -90,6 +92,9 @@ class PostgresSource:
             if settings.snapshot == "only" and is_done(resume.state):
                 # Also for one that was killed right before.
                 self._finish()
+                if self._backfills is not None:
+                    self._backfills.tell(INITIAL, ended(resume.state))
+                    self._backfills.close()
                 return EndedReader()
         if self._past is not None:
             check_repeatable("postgres", resume, self._past)

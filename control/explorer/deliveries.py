@@ -90,6 +90,7 @@ class Deliveries:
                 for reader in readers
                 if (place := places.get((reader.name, message.stream))) is not None
                 and reader.reads(message.source, message.subject)
+                and message.sink in ("", reader.name)
             ]
             for message in messages
         ]  # fmt: skip

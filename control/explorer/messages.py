@@ -28,6 +28,9 @@ _NOT_SHOWN = (
 )
 
 
+_SINK = b"\r\nCdc-Sink: "
+
+
 class _Envelope(msgspec.Struct):
     op: str = ""
 
@@ -52,6 +55,7 @@ class Message:
         payload: JSON; perhaps its beginning only.
         cut: Whether that is so.
         headers: Name and value, as stored.
+        sink: The only sink that is given it; empty: all that read its topic.
     """
 
     stream: str
@@ -66,6 +70,7 @@ class Message:
     payload: str
     cut: bool
     headers: tuple[tuple[str, str], ...] = ()
+    sink: str = ""
 
     @property
     def source(self) -> str:
@@ -97,6 +102,14 @@ def operation(header: bytes, payload: bytes) -> str:
         return _decode_envelope(payload).op
     except msgspec.MsgspecError:
         return ""
+
+
+def addressed(header: bytes) -> str:
+    """The only sink that is given a message; empty: all that read its topic."""
+    start = header.find(_SINK)
+    if start < 0:
+        return ""
+    return header[start + len(_SINK) : header.find(b"\r\n", start + 2)].decode()
 
 
 def unpacked(raw: Raw) -> bytes | None:
@@ -142,6 +155,7 @@ def shown(
         payload=part.decode("utf-8", "ignore"),
         cut=payload is None or len(part) < len(text),
         headers=tuple((name, value) for name, value in fields.items() if name not in _NOT_SHOWN),
+        sink=parsed.sink if parsed else "",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from connectors.errors import ConfigError
 from connectors.subjects import covers
 from control.explorer.deliveries import Fate, delivery
+from control.explorer.messages import addressed
 from control.explorer.progress import Place
 from control.explorer.streams import subjects
 
@@ -57,6 +58,8 @@ class Restriction:
 
     def takes(self, stream: str, raw: Raw) -> bool:
         """Whether a message is wanted, by its fate."""
+        if addressed(raw.header) not in ("", self.reader.name):
+            return False
         if self.letters is None:
             return True
         created, sequence = self.streams[stream].created, raw.sequence

@@ -74,6 +74,8 @@ def resource_of(request: object) -> str:
             return str(name)
     if name := getattr(request, "name", ""):
         return str(name)
+    if parent := getattr(request, "parent", ""):
+        return str(parent)
     if sink := getattr(getattr(request, "filter", None), "sink", ""):
         return f"sinks/{sink}"
     revision = getattr(request, "revision", 0)

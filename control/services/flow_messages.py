@@ -23,6 +23,7 @@ _STATES = {
     State.BACKING_OFF: pb.Flow.STATE_BACKING_OFF,
     State.CRASH_LOOP: pb.Flow.STATE_CRASH_LOOP,
     State.REFUSED: pb.Flow.STATE_REFUSED,
+    State.DONE: pb.Flow.STATE_DONE,
 }
 _TRUTHS = {
     Truth.TRUE: pb.Condition.STATUS_TRUE,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _REFUSED_STATUS = 2
 
 
+# A flow in these is started again only if it is to run on something else, or is asked to.
+_RESTING = (State.REFUSED, State.DONE)
+
+
 class ProcessGroup(Protocol):
     """The processes of one run."""
 
@@ -43,6 +47,11 @@ class ProcessGroup(Protocol):
     @property
     def status(self) -> int | None:
         """The exit status that was seen first; None: nobody knows."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """Whether they have said that nothing is left to do."""
         ...
 
     def signal(self, number: signal.Signals) -> None:
@@ -186,7 +195,7 @@ class SupervisedFlow:
             self.state = State.PENDING
         elif wanted.paused:
             self.state, self._tried, self._failures = State.PAUSED, "", 0
-        elif wanted.mark == self._tried and (self.state is State.REFUSED or now < self._next_start):
+        elif wanted.mark == self._tried and (self.state in _RESTING or now < self._next_start):
             return
         elif may_start:
             self._start(wanted, now)
@@ -209,7 +218,10 @@ class SupervisedFlow:
                     self._deadline = now + self._patience.peers
                 self._insist(group, now)
                 return False
-            self._failed(now, group.status, group.last_error())
+            if group.done:
+                self.state, self._failures, self.last_error = State.DONE, 0, ""
+            else:
+                self._failed(now, group.status, group.last_error())
             self._forget(group)
             return True
         if wanted is None or wanted.paused or wanted.mark != group.mark:

@@ -5,6 +5,7 @@
     lock            held by each of these processes as long as it lives
     log, log.1      what they write
     recovery/       Bytewax's
+    ended           made by a flow that has nothing left to do
 
 The lock is inherited by the processes and by nobody else, so that it tells for certain whether one
 of them lives, whatever has become of the service that started them: the kernel releases it when the
@@ -58,6 +59,7 @@ class FlowFolder:
         self.configuration = path / "waxtap.yaml"
         self.log = path / "log"
         self.recovery = path / "recovery"
+        self.ended = path / "ended"
         self._run, self._lock = path / "run.json", path / "lock"
 
     def make(self) -> None:

@@ -16,6 +16,7 @@ from control.servers.pidfile import ProcessIdentity
 from control.servers.ports import free_port
 from control.supervisor import logs
 from control.supervisor.folder import Run
+from dataflows import ending
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ _OWN = (
     "BYTEWAX_",
     "WAXTAP_CA",
     "WAXTAP_CONFIG",
+    ending.VARIABLE,
     "WAXTAP_FLOW",
     "WAXTAP_LOG",
     "WAXTAP_METRICS",
@@ -79,6 +81,11 @@ class Group:
     def status(self) -> int | None:
         """The exit status that was seen first; negative: the signal; None: nobody knows."""
         return self._status
+
+    @property
+    def done(self) -> bool:
+        """Whether it has said that nothing is left to do."""
+        return self._folder.ended.exists()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process that lives, and to what it may have started."""
@@ -146,6 +153,7 @@ class Launcher:
         children: list[subprocess.Popen[bytes]] = []
         try:
             self.configure(folder, rendered)
+            folder.ended.unlink(missing_ok=True)
             ports = tuple(free_port() for _ in range(rendered.processes))
             addresses = ";".join(f"127.0.0.1:{free_port()}" for _ in ports)
             started = time.time()
@@ -200,6 +208,7 @@ class Launcher:
             "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path),  # noqa: PTH100
             "WAXTAP_CONFIG": str(folder.configuration),
             "WAXTAP_FLOW": rendered.name,
+            ending.VARIABLE: str(folder.ended),
             "WAXTAP_LOG": "json",
             "WAXTAP_METRICS": f"127.0.0.1:{port}",
             # When each counter was made is of no use, and doubles what is told.

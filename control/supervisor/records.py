@@ -68,6 +68,7 @@ class State(StrEnum):
     BACKING_OFF = "backing_off"
     CRASH_LOOP = "crash_loop"
     REFUSED = "refused"
+    DONE = "done"
 
 
 class Truth(StrEnum):

@@ -23,6 +23,7 @@ class FakeGroup:
     members: int = 1
     ended_members: int = 0
     status: int | None = None
+    done: bool = False
     words: str = "its last words"
     signals: list[signal.Signals] = field(default_factory=list)
     forgotten: bool = False
@@ -186,6 +187,21 @@ def test_a_refused_one_is_not_started_before_its_rendering_changes(running: Benc
     assert running.pass_time() is State.REFUSED
     running.flow.want(_wanted("b", revision=3))
     assert running.pass_time() is State.RUNNING
+
+
+def test_one_that_has_nothing_left_to_do_rests_until_it_is_asked_to_run(running: Bench) -> None:
+    running.started[0].done = True
+    running.started[0].end(0)
+    for _ in range(50):
+        assert running.pass_time(100) is State.DONE
+    assert (running.flow.restarts, running.flow.last_error) == (0, "")
+    running.flow.want(_wanted("b", revision=2))
+    assert running.pass_time() is State.RUNNING
+
+
+def test_one_that_somebody_else_has_asked_to_end_is_started_again(running: Bench) -> None:
+    running.started[0].end(0)
+    assert running.pass_time() is State.BACKING_OFF
 
 
 def test_a_changed_rendering_does_not_wait_for_the_end_of_a_pause(bench: Bench) -> None:
