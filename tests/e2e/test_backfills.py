@@ -152,11 +152,11 @@ def _fill(deployment: Deployment, spare: str) -> None:
         told = backfills.GetBackfill(pb.GetBackfillRequest(name="sources/once/backfills/initial"))
         assert told.state == _STATE.STATE_DONE
         assert told.rows >= _ROWS - _BUSY
+        asked = pb.CreateBackfillRequest(
+            parent="sources/once", backfill=pb.Backfill(tables=["public.*"])
+        )
         with pytest.raises(grpc.RpcError, match="over once its snapshot is done"):
-            asked = pb.Backfill(tables=["public.*"])
-            backfills.CreateBackfill(
-                pb.CreateBackfillRequest(parent="sources/once", backfill=asked)
-            )
+            backfills.CreateBackfill(asked)
 
 
 def _held_up(look: Callable[[str], pb.Backfill], server: str, kill: Callable[[], None]) -> None:

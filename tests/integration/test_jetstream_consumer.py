@@ -94,6 +94,19 @@ def test_what_a_narrower_subject_has_is_not_repeated(
     assert [change.position for change in received] == [*positions(6, 5), *positions(11, 2)]
 
 
+def test_what_is_for_another_sink_is_passed_over(
+    nats: NatsSpec, publisher: Publisher, consume: Open
+) -> None:
+    fill(publisher, 1, 3)
+    own = claim(nats)
+    for first, count, sink in ((4, 3, "somebody"), (7, 2, own.share.sink)):
+        part = [(SUBJECT, change(first + number)) for number in range(count)]
+        publisher.publish(part, Checkpoint(part[-1][1].position, {}), {}, sink)
+    publisher.flush()
+    received = read(consume(own), 5)
+    assert [change.position for change in received] == [*positions(1, 3), *positions(7, 2)]
+
+
 def test_only_the_topics_asked_for_arrive(
     nats: NatsSpec, publisher: Publisher, consume: Open
 ) -> None:
