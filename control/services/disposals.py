@@ -19,7 +19,7 @@ from google.protobuf.empty_pb2 import Empty
 from msgspec.structs import replace
 
 from connectors.errors import RetryableError, WaxtapError
-from connectors.jetstream import api
+from connectors.jetstream import api, backfills
 from connectors.jetstream.connection import connect
 from connectors.jetstream.oversize import bucket_name
 from connectors.jetstream.source_state import state_bucket
@@ -170,6 +170,7 @@ class Disposals:
                     stream_name(name), f"OBJ_{bucket_name(name)}", f"OBJ_{state_bucket(name)}"
                 ):  # fmt: skip
                     _delete(connection, stream)
+                backfills.forget(connection, name)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from connectors.contracts.backfills import Stage, Wish
 from tests.contract.context import source_context
@@ -203,3 +204,18 @@ def test_no_row_follows_what_is_newer(database: Database) -> None:
     with database.connect() as connection:
         rows = connection.execute("SELECT id, value FROM items").fetchall()
     assert target == {row[0]: row[1] for row in rows}
+
+
+def test_tables_whose_rows_were_never_told_are_named_once(database: Database) -> None:
+    items(database, 1)
+    run(database, "CREATE TABLE orders (id int PRIMARY KEY)", "INSERT INTO orders VALUES (1)")
+    with closing(make_source(database.dsn, tables=("public.items",)).open(None)) as reader:
+        [chunk] = read_until(reader, lambda seen: len(seen) == 1)
+    wider = ("public.items", "public.orders")
+    with capture_logs() as logs:
+        make_source(database.dsn, tables=wider).open(chunk.checkpoint).close()
+        make_source(database.dsn, tables=wider).open(chunk.checkpoint).close()
+    told = [entry for entry in logs if entry["event"].startswith("tables are captured")]
+    assert [(entry["tables"], entry["cure"]) for entry in told] == [
+        (["public.orders"], "waxtap backfill start shop --table public.orders")
+    ]

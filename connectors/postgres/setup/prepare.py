@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError
 from connectors.postgres.pgoutput.lsn import format_lsn, stored_lsn
@@ -11,8 +13,16 @@ from connectors.postgres.setup import inventory, preflight, publication, slot
 from connectors.snapshot.progress import STATE, Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from connectors.postgres.server import Connection
     from connectors.postgres.setup.settings import Settings
+
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+# So many tables are named in a command; a pattern says more.
+_MOST_NAMED = 20
 
 
 def is_ours(found: publication.Publication, settings: Settings) -> bool:
@@ -56,7 +66,31 @@ def prepare_publication(connection: Connection, settings: Settings) -> bool:
         publication.create(connection, settings.publication, scope, comment)
     else:
         publication.ensure_scope(connection, found, scope, comment)
+        _tell_of_new(settings, found.scope, scope, selected)
     return not scope.everything
+
+
+def _tell_of_new(
+    settings: Settings,
+    before: publication.Scope,
+    scope: publication.Scope,
+    selected: Iterable[inventory.Table],
+) -> None:
+    """Say of which tables the rows that are there already were never told."""
+    tables, schemas = scope.tables - before.tables, scope.schemas - before.schemas
+    new = sorted(
+        f"{table.schema}.{table.name}"
+        for table in selected
+        if (table.schema, table.name) in tables or table.schema in schemas
+    )
+    if new and not before.everything:
+        words = " ".join(f"--table {name}" for name in new[:_MOST_NAMED])
+        _log.warning(
+            "tables are captured from now on, but for the rows that are there already",
+            source=settings.source,
+            tables=new,
+            cure=f"waxtap backfill start {settings.source} {words}",
+        )
 
 
 def prepare_slot(

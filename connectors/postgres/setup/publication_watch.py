@@ -104,6 +104,7 @@ class PublicationWatch:
             source=self._settings.source,
             tables=sorted(".".join(table) for table in addition.tables),
             schemas=sorted(addition.schemas),
+            note="rows that were there before are told by a backfill only: waxtap backfill start",
         )
 
     def _warn(self, key: str, event: str, **details: str) -> None:
