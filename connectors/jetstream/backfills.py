@@ -92,6 +92,17 @@ def read_all(connection: Connection, source: str = "") -> list[Stored]:
     return sorted(found, key=_order)
 
 
+def prune(connection: Connection, source: str, keep: int) -> None:
+    """Delete what is known of a source's backfills that are over, but for the last `keep`.
+
+    Raises: as `read_one`.
+    """
+    over = [each for each in read_all(connection, source) if each.request and _ended(each)]
+    subjects = [f"$KV.{BUCKET}.{source}.{each.id}.>" for each in over[: max(len(over) - keep, 0)]]
+    if subjects:
+        api.purge(connection, _STREAM, subjects)
+
+
 def forget(connection: Connection, source: str) -> None:
     """Delete all backfills of a source.
 
@@ -229,18 +240,24 @@ class JetStreamBackfills:
         self._wake.set()
         if self._thread is not None:
             self._thread.join(_LAST_WAIT)
+            self._thread = None
 
     def _begin(self) -> None:
         if self._thread is None:
+            # One that is being closed keeps its own.
+            self._closing = threading.Event()
             self._thread = threading.Thread(
-                target=self._run, name=f"waxtap-{self._source}-backfills", daemon=True
+                target=self._run,
+                args=(self._closing,),
+                name=f"waxtap-{self._source}-backfills",
+                daemon=True,
             )
             self._thread.start()
 
-    def _run(self) -> None:
+    def _run(self, closed: threading.Event) -> None:
         """Look and tell, until closed."""
         while True:
-            closing = self._closing.is_set()
+            closing = closed.is_set()
             try:
                 with connect(self._nats) as connection:
                     self._exchange(connection)

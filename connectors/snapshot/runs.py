@@ -107,6 +107,9 @@ class Runs(Generic[AnyTable]):
 
     def close(self) -> None:
         """Let go of the connections. Never raises."""
+        if self._current is not None:
+            # Another process goes on with it.
+            self._tell(self._job.id, self._status(Stage.QUEUED))
         self._stop()
         if self._backfills is not None:
             self._backfills.close()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
+import grpc
 from cyclopts import Parameter
 
 from connectors.errors import ConfigError
@@ -19,19 +20,18 @@ from control.pb.cdc.v1 import cdc_pb2_grpc
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import grpc
-
-    from control.cli.pages import pages
-from control.cli.shown import Shown
+    from control.cli.shown import Shown
 
 Kind = Literal["sources", "sinks", "pipelines", "topics", "flows", "revisions"]
 
 _DONE, _FAILED = 0, 1
+# A source without a snapshot; a service of an earlier version.
+_NONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED)
 _PAGE = 500
 
 
 def get(name: str, *, output: Format = "yaml", service: Service | None = None) -> None:
-    """Show one resource.
+    """Show one resource; a source with how far its first snapshot is.
 
     Args:
         name: Such as sources/shop, topics/db.users or flows/capture/shop.
@@ -42,10 +42,11 @@ def get(name: str, *, output: Format = "yaml", service: Service | None = None) -
     kind = name.partition("/")[0]
     with service.channel() as channel:
         found = _get(channel, kind, name)
+        more = _first_snapshot(channel, name) if kind == "sources" else {}
     if output == "table":
         show_messages([found], output, [row(found)], COLUMNS[kind])
     else:
-        show(plain(found), output)
+        show(plain(found) | more, output)
 
 
 def list_(
@@ -150,6 +151,21 @@ def check(*names: str, output: Format = "table", service: Service | None = None)
     else:
         show({name: plain(answer) for name, answer in answers.items()}, output)
     return _DONE if all(answer.ok for answer in answers.values()) else _FAILED
+
+
+def _first_snapshot(channel: grpc.Channel, source: str) -> dict[str, object]:
+    """How far the first snapshot of a source is, if it has one."""
+    stub = cdc_pb2_grpc.BackfillServiceStub(channel)
+    try:
+        found = stub.GetBackfill(cdc.GetBackfillRequest(name=f"{source}/backfills/initial"))
+    except grpc.RpcError as error:
+        # What a call of a stub raises is both, which the types do not tell.
+        if cast("grpc.Call", error).code() in _NONE:
+            return {}
+        raise
+    told = plain(found)
+    del told["name"]
+    return {"first_snapshot": told}
 
 
 def _get(channel: grpc.Channel, kind: str, name: str) -> Shown:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _ID = re.compile(r"[a-z0-9_-]{1,39}")
 _MOST_TABLES = 1000
 _LONGEST_WHERE = 16 * 1024
+# So many that are over are remembered of each source.
+_KEPT = 100
 # So often is a change made anew that somebody else has come before.
 _TRIES = 10
 
@@ -93,6 +95,7 @@ class BackfillService(cdc_pb2_grpc.BackfillServiceServicer):
                         f"there is a {resource_name(source, asked.id)} already",
                         where="backfill_id",
                     )
+                backfills.prune(connection, source, _KEPT)
             return backfill_message(stored)
 
         return await self._workers.run(self._repetitions.once, request.request_id, request, work)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.servers, pytest.mark.slow]
 
-_ROWS, _BUSY = 8_000, 500
+_ROWS, _BUSY = 6_000, 500
 _STATE = pb.Backfill
 _CONFIGURATION = """
 sources:
@@ -84,16 +84,18 @@ def rows(dsn: str, table: str, where: str = "true") -> dict[int, str]:
         return {}
 
 
-def test_a_sink_is_filled_by_itself_though_the_flow_is_killed(deployment: Deployment) -> None:
+def test_a_sink_is_filled_by_itself_though_the_flow_is_killed(
+    deployment: Deployment, capsys: pytest.CaptureFixture[str]
+) -> None:
     create_database(deployment.target, "spare")
     spare = deployment.target.dsn("spare")
     try:
-        _fill(deployment, spare)
+        _fill(deployment, spare, capsys)
     finally:
         drop(Database(deployment.target, "spare", spare))
 
 
-def _fill(deployment: Deployment, spare: str) -> None:
+def _fill(deployment: Deployment, spare: str, capsys: pytest.CaptureFixture[str]) -> None:
     deployment.run("CREATE TABLE orders (id bigint PRIMARY KEY, value text)")
     for table in ("items", "orders"):
         deployment.run(f"INSERT INTO {table} SELECT i, 'v' || i FROM generate_series(1, {_ROWS}) i")
@@ -146,11 +148,18 @@ def _fill(deployment: Deployment, spare: str) -> None:
         assert all(number == 1 or number < 2 * _BUSY for number in other)
         wait_for(lambda: 1 in rows(deployment.target_dsn, "items"), "the row for both")
         assert set(rows(spare, "items", "id % 2 = 1")) == {1}
+        messages = cdc_pb2_grpc.MessageServiceStub(channel)
+        wanted = pb.MessageFilter(source="shop", topic="db.orders", ops=["r"], key='{"id":4444}')
+        assert _deliveries(messages, wanted) == [["spare"]]
+        wanted.sink = "warehouse"
+        assert _deliveries(messages, wanted) == []
         _held_up(look, server, kill)
         once = flows.GetFlow(pb.GetFlowRequest(name="flows/capture/once"))
         assert (once.state, once.restarts, once.last_error) == (pb.Flow.STATE_DONE, 0, "")
         told = backfills.GetBackfill(pb.GetBackfillRequest(name="sources/once/backfills/initial"))
         assert told.state == _STATE.STATE_DONE
+        assert app.run(["get", "sources/once", server]) == 0
+        assert "first_snapshot:\n  state: STATE_DONE\n" in capsys.readouterr().out
         assert told.rows >= _ROWS - _BUSY
         asked = pb.CreateBackfillRequest(
             parent="sources/once", backfill=pb.Backfill(tables=["public.*"])
@@ -159,10 +168,22 @@ def _fill(deployment: Deployment, spare: str) -> None:
             backfills.CreateBackfill(asked)
 
 
+def _deliveries(stub: cdc_pb2_grpc.MessageServiceStub, wanted: pb.MessageFilter) -> list[list[str]]:
+    """The sinks of each message that matches, over all pages."""
+    found: list[list[str]] = []
+    request = pb.ListMessagesRequest(filter=wanted)
+    while True:
+        page = stub.ListMessages(request)
+        found += [[each.sink for each in message.deliveries] for message in page.messages]
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
 def _held_up(look: Callable[[str], pb.Backfill], server: str, kill: Callable[[], None]) -> None:
     """Pause, resume, change and cancel one; and none of it is undone by a kill."""
     run = ["backfill", "start", "shop", "--table=public.items", server]
-    assert app.run([*run, "--id=slow", "--rate=500"]) == 0
+    assert app.run([*run, "--id=slow", "--rate=600"]) == 0
     began = time.monotonic()
     wait_for(lambda: look("slow").rows >= 1000, "rows of the slow one")
     assert time.monotonic() - began > 1.0
@@ -171,9 +192,9 @@ def _held_up(look: Callable[[str], pb.Backfill], server: str, kill: Callable[[],
     wait_for(lambda: look("slow").state == _STATE.STATE_PAUSED, "the pause")
     held = look("slow").rows
     kill()
-    time.sleep(2.5)
+    time.sleep(2.0)
     assert (look("slow").state, look("slow").rows) == (_STATE.STATE_PAUSED, held)
-    assert app.run(["backfill", "update", "shop/slow", "--rate=3000", server]) == 0
+    assert app.run(["backfill", "update", "shop/slow", "--rate=0", server]) == 0
     assert app.run(["backfill", "resume", "shop/slow", server]) == 0
     assert app.run(["backfill", "get", "shop/slow", "--wait", server]) == 0
     assert look("slow").state == _STATE.STATE_DONE

@@ -177,6 +177,19 @@ def test_of_two_who_ask_for_the_same_one_wins(spec: NatsSpec) -> None:
         assert backfills.write_request(connection, "shop", request, 0) is None
 
 
+def test_the_latest_of_those_that_are_over_are_remembered(spec: NatsSpec) -> None:
+    with connect(spec) as connection:
+        for number in range(4):
+            request = BackfillRequest(f"b{number}", number, ("public.*",))
+            assert backfills.write_request(connection, "shop", request, 0)
+        with closing(JetStreamBackfills(spec, "shop")) as flow:
+            for number in range(3):
+                flow.tell(f"b{number}", BackfillStatus(Stage.DONE))
+            until(lambda: [each.id for each in flow.open()] == ["b3"])
+        backfills.prune(connection, "shop", 2)
+        assert [each.id for each in backfills.read_all(connection, "shop")] == ["b1", "b2", "b3"]
+
+
 def test_a_condition_is_for_admins(spec: NatsSpec) -> None:
     service = BackfillService(spec, FixedSpecs(TREE), Workers(1), Repetitions(spec))
 

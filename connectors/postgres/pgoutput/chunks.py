@@ -163,7 +163,7 @@ class ChunkBuffer:
             more: What the state holds besides from now on.
         """
         resume = self._saved_state
-        self._more = dict(more)
+        self._more = {**self._more, **more}
         self._saved_lsn, self._saved_state = self.lsn, self._state()
         if changes:
             self._position = changes[-1].position
