@@ -213,6 +213,8 @@ def _one(stub: cdc_pb2_grpc.MessageServiceStub, name: str, output: Format) -> in
     for label, text in _row(message).items():
         if label != "payload":
             out.print(f"{label:<10} {text}", highlight=False)
+    if message.schema_version:
+        out.print(f"{'schema':<10} version {message.schema_version}", highlight=False)
     for header in message.headers:
         out.print(f"{header.name}: {header.value}", highlight=False)
     print_payload(out, message.payload or "null")

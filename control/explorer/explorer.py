@@ -251,6 +251,17 @@ class Explorer:
         names = (source,) if source else self.sources()
         return schemas.versions(self._opened.connection, names, table)
 
+    def schema_version(self, message: Message) -> int:
+        """The version that a change was written under. As `schemas.version_at`.
+
+        Args:
+            message: With its headers.
+        """
+        digest = dict(message.headers).get("Cdc-Schema")
+        if not digest:
+            return 0
+        return schemas.version_at(self._opened.connection, message.source, digest, message.position)
+
     def shape(self, digest: str) -> TableSchema:
         """The shape with this hash. Raises as `SchemaStore.get`."""
         return SchemaStore(self._opened.connection).get(digest)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from connectors.errors import GapError
 from connectors.jetstream import api
 from connectors.jetstream.examine import settled
 from connectors.jetstream.frames import read_checkpoint
-from connectors.jetstream.shape_versions import STREAM, key_at, pattern_of, read
+from connectors.jetstream.schemas import SchemaStore
+from connectors.jetstream.shape_versions import STREAM, key_at, key_of, pattern_of, read
 from connectors.jetstream.stream import stream_name
 from control.explorer.streams import subjects
 
@@ -43,6 +45,27 @@ def versions(connection: Connection, sources: Iterable[str], table: str) -> list
             if counted.versions:
                 found.append(counted)
     return sorted(found, key=lambda each: (each.source, each.schema, each.name))
+
+
+def version_at(connection: Connection, source: str, digest: str, position: str) -> int:
+    """The number of the version that a stored change was written under; 0: it has none.
+
+    Args:
+        connection: To NATS.
+        source: Whose change it is.
+        digest: The hash of its shape.
+        position: Of the change.
+
+    Raises:
+        RetryableError: NATS does not answer.
+    """
+    try:
+        shape = SchemaStore(connection).get(digest)
+        known, _ = read(connection, key_of(source, shape.schema, shape.name))
+    except GapError:
+        return 0  # a bucket that was lost is no reason to show nothing of the change
+    counted = known.upto(position).versions if known else ()
+    return max((each.number for each in counted if each.hash == digest), default=0)
 
 
 def _stored_upto(connection: Connection, source: str) -> str:

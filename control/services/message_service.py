@@ -142,10 +142,19 @@ class MessageService(cdc_pb2_grpc.MessageServiceServicer):
         self, request: cdc_pb2.GetMessageRequest, context: _Context
     ) -> cdc_pb2.Message:
         """A message with headers, payload, and its state at every sink."""
-        told = await self._workers.run(self._explorer.message, *_place(request.name))
+
+        def work() -> cdc_pb2.Message | None:
+            found = self._explorer.message(*_place(request.name))
+            if found is None:
+                return None
+            told = shown(*found)
+            told.schema_version = self._explorer.schema_version(found[0])
+            return told
+
+        told = await self._workers.run(work)
         if told is None:
             raise not_found(request.name)
-        return shown(*told)
+        return told
 
     @override
     async def ReadMessagePayload(

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.servers, pytest.mark.timeout(150)]
 
 # `{type}` and the like stand for what one of the databases writes in another way.
-FIRST = "CREATE TABLE t (id integer PRIMARY KEY, n smallint, w varchar(3), gone varchar(9))"
+# What a snapshot reads has the shape of what the log tells.
+FIRST = (
+    "CREATE TABLE t (id integer PRIMARY KEY, n smallint, w varchar(3), gone varchar(9))",
+    "INSERT INTO t VALUES (0, 0, 'abc', 'x')",
+)
 STEPS = (
     ("INSERT INTO t VALUES (1, 1, 'abc', 'x'), (2, 2, 'abc', 'x'), (3, 3, 'abc', 'x')",),
     ("ALTER TABLE t ADD COLUMN more decimal(5,2)", "UPDATE t SET more = 1.25 WHERE id < 3"),
@@ -95,7 +99,7 @@ def test_postgres(
         nats_factory(),
         tmp_path,
         tables=("*.*",),
-        reading={"schema_topic": "schema.shop"},
+        reading={"schema_topic": "schema.shop", "snapshot": "initial"},
     )
     steps = [[each.format(**POSTGRES) for each in step] for step in (*STEPS[:8], *IDENTITY)]
     steps += [list(step) for step in STEPS[8:]]
@@ -119,7 +123,7 @@ def test_mysql(
             tmp_path,
             tables=("shop.*",),
             sink={"schema": "public"},
-            reading={"schema_topic": "schema.shop"},
+            reading={"schema_topic": "schema.shop", "snapshot": "initial"},
         )
         follow(deployment, [[each.format(**MYSQL) for each in step] for step in STEPS])
         check_events(deployment.nats, "shop", {"t": 8, "u": 2})
@@ -131,12 +135,14 @@ def follow(deployment: Deployment, steps: Sequence[Sequence[str]]) -> None:
     """Run the steps while flows are killed, and wait until the target is the source."""
     capture = SupervisedFlow(deployment, "capture/shop")
     deliver = SupervisedFlow(deployment, "deliver/warehouse")
-    run(deployment, [FIRST])
+    run(deployment, FIRST)
     with capture, deliver:
         if isinstance(deployment.source, BinlogServer):
             until(lambda: captured(deployment.source))
         else:
             await_capture(deployment)
+        # Values of columns that are added are in the log of changes alone.
+        until(lambda: deployment.delivered_sequence() > 0)
         for number, step in enumerate(steps):
             run(deployment, step)
             if number in (2, 7):

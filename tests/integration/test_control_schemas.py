@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-from connectors.contracts.changes import Column, TableSchema
+from connectors.contracts.changes import Change, Column, TableSchema
 from connectors.contracts.source import Checkpoint
 from connectors.jetstream.publisher import Publisher
 from connectors.jetstream.spec import NatsSpec
@@ -18,6 +18,7 @@ from control.cli.app import run
 from control.explorer.explorer import Explorer
 from control.pb.cdc.v1 import cdc_pb2, cdc_pb2_grpc
 from control.services.calls import Workers
+from control.services.message_service import MessageService
 from control.services.schema_service import SchemaService
 from tests.integration.control_explorer import FixedSpecs, listening, serving
 
@@ -134,6 +135,32 @@ def test_one_version_is_shown_with_its_columns(
             stub.GetSchema(request)
         assert caught.value.code().name == code
         assert word in str(caught.value)
+
+
+def test_a_message_tells_its_version(nats: NatsSpec) -> None:
+    with closing(Publisher(nats, open_stream(nats, "shop")[0])) as publisher:
+        for number, shape in enumerate(SHAPES[:3], 1):
+            publisher.note(shape, f"{number}")
+            row = Change("c", shape, f"{number}", '{"id":1}', "1", True, b"{}")
+            publisher.publish([(f"CDC.shop.db.t.{number}", row)], Checkpoint(f"{number}", {}), {})
+        made = Change("c", users(NAME), "4", '{"id":1}', "1", True, b"{}")
+        publisher.publish([("CDC.shop.db.t.0", made)], Checkpoint("4", {}), {})
+        publisher.flush()
+    workers = Workers()
+    with (
+        closing(Explorer(nats, SPECS)) as explorer,
+        closing(workers),
+        serving(MessageService(explorer, workers).register) as channel,
+    ):
+        stub = cdc_pb2_grpc.MessageServiceStub(channel)
+        found = [
+            stub.GetMessage(
+                cdc_pb2.GetMessageRequest(name=f"streams/CDC_shop/messages/{number}")
+            ).schema_version
+            for number in range(2, 6)
+        ]
+    # the third has the shape of the first; a transform has made that of the last
+    assert found == [1, 2, 3, 0]
 
 
 def test_the_command_lists_shows_and_compares(

@@ -1671,6 +1671,7 @@ class Message(_message.Message):
     PAYLOAD_CUT_FIELD_NUMBER: _builtins.int
     HEADERS_FIELD_NUMBER: _builtins.int
     DELIVERIES_FIELD_NUMBER: _builtins.int
+    SCHEMA_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """streams/{stream}/messages/{sequence}"""
     stream: _builtins.str
@@ -1691,6 +1692,10 @@ class Message(_message.Message):
     """
     payload_cut: _builtins.bool
     """Whether `payload` is not all of it."""
+    schema_version: _builtins.int
+    """In GetMessage only: which version of its table's shape the change was written under; 0: that has
+    no number, as where a transform has made the shape.
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1718,10 +1723,11 @@ class Message(_message.Message):
         payload_cut: _builtins.bool = ...,
         headers: _abc.Iterable[Global___Header] | None = ...,
         deliveries: _abc.Iterable[Global___Delivery] | None = ...,
+        schema_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "headers", b"headers", "key", b"key", "name", b"name", "op", b"op", "partition", b"partition", "payload", b"payload", "payload_cut", b"payload_cut", "position", b"position", "sequence", b"sequence", "size", b"size", "source", b"source", "stream", b"stream", "time", b"time", "topic", b"topic", "transaction", b"transaction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "headers", b"headers", "key", b"key", "name", b"name", "op", b"op", "partition", b"partition", "payload", b"payload", "payload_cut", b"payload_cut", "position", b"position", "schema_version", b"schema_version", "sequence", b"sequence", "size", b"size", "source", b"source", "stream", b"stream", "time", b"time", "topic", b"topic", "transaction", b"transaction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
