@@ -58,6 +58,15 @@ def stub(nats: NatsSpec) -> Iterator[cdc_pb2_grpc.SchemaServiceStub]:
         yield cdc_pb2_grpc.SchemaServiceStub(channel)
 
 
+def store(nats: NatsSpec, *shapes: TableSchema) -> None:
+    """Note shapes at the positions 1, 2, 3 …, and store that all is captured."""
+    with closing(Publisher(nats, open_stream(nats, "shop")[0])) as publisher:
+        for number, shape in enumerate(shapes, 1):
+            publisher.note(shape, f"{number}")
+        publisher.publish((), Checkpoint("9", {"lsn": "9"}), {})
+        publisher.flush()
+
+
 def versions(stub: cdc_pb2_grpc.SchemaServiceStub) -> list[tuple[str, int, str]]:
     request = cdc_pb2.ListSchemasRequest(source="shop", page_size=2)
     found = []
@@ -101,12 +110,7 @@ def test_versions_are_counted_once_their_changes_are_stored(
 def test_one_version_is_shown_with_its_columns(
     nats: NatsSpec, stub: cdc_pb2_grpc.SchemaServiceStub
 ) -> None:
-    with closing(Publisher(nats, open_stream(nats, "shop")[0])) as publisher:
-        for number, shape in enumerate(SHAPES, 1):
-            publisher.note(shape, f"{number}")
-        publisher.note(users(ID, schema="other"), "1")
-        publisher.publish((), Checkpoint("9", {"lsn": "9"}), {})
-        publisher.flush()
+    store(nats, *SHAPES, users(ID, schema="other"))
     wanted = cdc_pb2.GetSchemaRequest(source="shop", table="public.users, old")
     latest = stub.GetSchema(wanted)
     assert (latest.version, latest.hash, list(latest.key)) == (4, SHAPES[3].hash, ["id", "name"])
@@ -166,11 +170,7 @@ def test_a_message_tells_its_version(nats: NatsSpec) -> None:
 def test_the_command_lists_shows_and_compares(
     nats: NatsSpec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with closing(Publisher(nats, open_stream(nats, "shop")[0])) as publisher:
-        for number, shape in enumerate(SHAPES, 1):
-            publisher.note(shape, f"{number}")
-        publisher.publish((), Checkpoint("9", {"lsn": "9"}), {})
-        publisher.flush()
+    store(nats, *SHAPES)
     workers = Workers()
     with (
         closing(Explorer(nats, SPECS)) as explorer,
