@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from connectors.contracts.backfills import INITIAL
 from connectors.contracts.source import Checkpoint, Observation
 from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlReader
 from connectors.mysql.replication.session import start
@@ -17,7 +18,9 @@ from connectors.mysql.snapshot.tables import check_rights
 from connectors.mysql.snapshot.visibility import Places
 from connectors.snapshot.chunk_reader import ChunkReader
 from connectors.snapshot.ended import EndedReader
+from connectors.snapshot.job import ended
 from connectors.snapshot.progress import STATE, check_repeatable, is_done, read
+from connectors.snapshot.runs import Runs
 from connectors.snapshot.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from connectors.mysql.setup.settings import Settings
     from connectors.mysql.snapshot.tables import Listed
     from connectors.mysql.spec import MariadbSourceSpec, MysqlSourceSpec
+    from connectors.snapshot.job import Job
     from connectors.snapshot.progress import Progress
 
 
@@ -57,6 +61,8 @@ class MysqlSource:
     ) -> None:
         self._settings = resolve(name, spec, accept)
         self._past = context.past if context is not None else None
+        # What is only read once more has nothing new to tell.
+        self._backfills = context.backfills if context is not None and not self._past else None
         self._checkpoint_interval = checkpoint_interval
 
     def open(self, resume: Checkpoint | None) -> MysqlReader | EndedReader:
@@ -72,6 +78,9 @@ class MysqlSource:
         """
         settings = self._settings
         if resume is not None and settings.snapshot == "only" and is_done(resume.state):
+            if self._backfills is not None:
+                self._backfills.tell(INITIAL, ended(resume.state))
+                self._backfills.close()
             return EndedReader()
         if self._past is not None:
             check_repeatable("mysql", resume, self._past)
@@ -94,7 +103,7 @@ class MysqlSource:
             settings,
             session,
             anchor=resume is None,
-            snapshot=self._snapshot(progress, places),
+            snapshots=self._snapshots(session.checkpoint, places),
             places=places,
             ends=settings.snapshot == "only",
             checkpoint_interval=self._checkpoint_interval,
@@ -105,13 +114,17 @@ class MysqlSource:
         progress = read(checkpoint.state)
         return None if self._past is not None or progress is None or progress.done else progress
 
-    def _snapshot(self, progress: Progress | None, places: Places) -> Snapshot[Listed] | None:
-        if progress is None:
-            return None
+    def _snapshots(self, checkpoint: Checkpoint, places: Places) -> Runs[Listed]:
         settings = self._settings
-        readers = [MysqlTableReader(settings, places) for _ in range(settings.snapshot_readers)]
-        reader: ChunkReader[Listed] = ChunkReader("mysql", settings.source, readers)
-        return Snapshot(settings.source, reader, progress)
+
+        def take(job: Job, progress: Progress, rate: int) -> Snapshot[Listed]:
+            readers = [MysqlTableReader(settings, places) for _ in range(settings.snapshot_readers)]
+            reader: ChunkReader[Listed] = ChunkReader("mysql", settings.source, readers)
+            return Snapshot(settings.source, reader, progress, job, rate)
+
+        # What is only repeated has no rows of a snapshot.
+        state = {} if self._past is not None else checkpoint.state
+        return Runs(settings.source, state, take, self._backfills, only=True)
 
     def check(self) -> list[WaxtapError]:
         """What would keep the source from starting anew; changes nothing on the server.

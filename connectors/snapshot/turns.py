@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from connectors.contracts.source import Checkpoint, Chunk
+    from connectors.snapshot.runs import Runs
     from connectors.snapshot.snapshot import Snapshot
 
 # Neither holds the other up: the tables' turn lasts so long, since a small chunk waits until what
@@ -49,7 +50,7 @@ class Turns(Generic[AnyTable]):
         final: The checkpoint with which the last row is stored; None: there is none yet.
     """
 
-    def __init__(self, snapshot: Snapshot[AnyTable] | None) -> None:
+    def __init__(self, snapshot: Snapshot[AnyTable] | Runs[AnyTable] | None) -> None:
         self.final: Checkpoint | None = None
         self._snapshot = snapshot
         # How many chunks of the log come before the next rows of a table.
@@ -90,7 +91,7 @@ class Turns(Generic[AnyTable]):
         if self._snapshot is not None:
             self._snapshot.close()
 
-    def _rows(self, snapshot: Snapshot[AnyTable], log: ReadLog) -> Chunk | None:
+    def _rows(self, snapshot: Snapshot[AnyTable] | Runs[AnyTable], log: ReadLog) -> Chunk | None:
         """The next rows of a table; or, where the log must come first, its next chunk."""
         snapshot.work()
         if not snapshot.due(log.reached):

@@ -34,7 +34,7 @@ _ROWS, _BUSY = 6_000, 500
 _STATE = pb.Backfill
 _CONFIGURATION = """
 sources:
-  shop: {type: postgres, dsn: "${SHOP_DSN}", tables: ["public.*"]}
+  shop: {type: postgres, dsn: "${SHOP_DSN}", tables: ["public.*"], snapshot: never}
   once: {type: postgres, dsn: "${SHOP_DSN}", tables: ["public.items"], snapshot: only}
 sinks:
   warehouse: {type: postgres, dsn: "${WAREHOUSE_DSN}", topics: ["db.*"], from: [shop]}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from connectors.mysql.setup.settings import Settings
     from connectors.mysql.snapshot.tables import Listed
     from connectors.mysql.snapshot.visibility import Places
-    from connectors.snapshot.snapshot import Snapshot
+    from connectors.snapshot.runs import Runs
 
 CHECKPOINT_INTERVAL_S = 5.0
 
@@ -36,7 +36,7 @@ class MysqlReader:
         session: Where to read from at first.
         anchor: True to hand out the session's checkpoint itself first, so that the stream knows
             where the source began even if nothing ever changes.
-        snapshot: Reads the tables meanwhile; None: that is not wanted, or done.
+        snapshots: Read the tables meanwhile.
         places: Takes note of where transactions begin that are given out meanwhile; follows the
             first session already.
         ends: Whether everything ends with the snapshot.
@@ -49,7 +49,7 @@ class MysqlReader:
         session: Session,
         *,
         anchor: bool,
-        snapshot: Snapshot[Listed] | None = None,
+        snapshots: Runs[Listed],
         places: Places | None = None,
         ends: bool = False,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
@@ -60,8 +60,10 @@ class MysqlReader:
         )
         self._last = session.checkpoint
         self._anchor = anchor
-        self._turns = Turns(snapshot)
-        self._places = places if snapshot is not None else None
+        self._snapshots = snapshots
+        reading = None if snapshots.done else snapshots
+        self._turns = Turns(reading)
+        self._places = places if reading is not None else None
         self._followed = session
         self._ends, self.ended = ends, False
         self._interval = checkpoint_interval
@@ -97,12 +99,14 @@ class MysqlReader:
 
     def confirm(self, checkpoint: Checkpoint) -> None:
         """Take note of the end; a server keeps its log by its own rules, whoever reads it."""
+        self._snapshots.confirmed(checkpoint)
         if self._ends and checkpoint == self._turns.final:
             self.ended = True
 
     def close(self) -> None:
         """Let go of the connections. Never raises."""
         self._turns.close()
+        self._snapshots.close()
         self._session.close()
 
     def _next(self, session: Session) -> Chunk | None:
