@@ -19,6 +19,19 @@ source_in_trouble = Gauge(
 source_retries = Counter(
     "waxtap_source_retries", "Attempts to reach the source's server that failed", ("source",)
 )
+source_log_retained = Gauge(
+    "waxtap_source_log_retained_bytes", "Log that the source's server keeps for it", ("source",)
+)
+source_log_limit = Gauge(
+    "waxtap_source_log_limit_bytes",
+    "How much log the source's server may keep before it, or the source, lets go; 0: any amount",
+    ("source",),
+)
+source_log_endangered = Gauge(
+    "waxtap_source_log_endangered",
+    "1 while log that the source needs may soon be lost, or is, or fills the server's disk",
+    ("source",),
+)
 snapshot_running = Gauge(
     "waxtap_snapshot_running", "1 while the source's tables are read", ("source",)
 )

@@ -50,6 +50,15 @@ def share(value: object) -> object:
     return float(found[1]) / (100 if found[2] else 1)
 
 
+def size_text(size: int) -> str:
+    """A number of bytes for people: `512.0 MiB`."""
+    amount, units = float(size), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while amount >= 1024 and len(units) > 1:
+        amount /= 1024
+        units.pop(0)
+    return f"{amount:.1f} {units[0]}" if amount != size else f"{size} {units[0]}"
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration), Field(ge=timedelta())]
 Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
 Share = Annotated[float, BeforeValidator(share), Field(ge=0, le=1)]

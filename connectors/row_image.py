@@ -37,12 +37,12 @@ def tail(op: str, now_ms: int, transaction: str | int) -> str:
     return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":{{"id":"{transaction}","total_order":'
 
 
-def snapshot_tail(now_ms: int) -> str:
+def snapshot_tail(now_ms: int, op: str = "r") -> str:
     """As `tail`, for a row that is read beside the log: no transaction, and no number.
 
     The brace that closes the transaction elsewhere is one too many behind it.
     """
-    return f'}},"op":"r","ts_ms":{now_ms},"transaction":null'
+    return f'}},"op":"{op}","ts_ms":{now_ms},"transaction":null'
 
 
 def assemble(

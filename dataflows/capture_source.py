@@ -10,10 +10,11 @@ from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
 from connectors import registry
-from connectors.contracts.source import Chunk, Finite
+from connectors.contracts.source import Chunk, Finite, Guarded
 from connectors.errors import RetryableError
 from connectors.jetstream.source_context import source_context
 from connectors.jetstream.stream import open_stream
+from connectors.log_watch import LogWatch
 from dataflows import ending
 from dataflows.configuration.places import placing
 from dataflows.measuring import CaptureMeter
@@ -75,12 +76,15 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
         self._pace, self._backoff = Pace(), Backoff()
         self._meter = CaptureMeter(config.name)
         self._meter.opened(is_open=False)
+        self._watch = LogWatch(config.name, source) if isinstance(source, Guarded) else None
 
     @override
     @remembering
     def next_batch(self) -> Iterable[Captured]:
         if stopping.is_set():
             raise StopIteration
+        if self._watch is not None:
+            self._watch.check()
         if self._reader is None or self._claim is None:
             return self._open()
         if self._confirmable is not None:
@@ -160,5 +164,7 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
     @override
     def close(self) -> None:
         self._meter.opened(is_open=False)
+        if self._watch is not None:
+            self._watch.stop()
         if self._reader is not None:
             self._reader.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytest_plugins = [
     "tests.workers",
     "tests.servers.postgres",
+    "tests.servers.standby",
     "tests.servers.nats",
     "tests.servers.elasticsearch",
     "tests.servers.binlog",

@@ -227,3 +227,41 @@ class Observable(Protocol):
             FatalError: `stored` is of another type of source.
         """
         ...
+
+
+class LogHealth(NamedTuple):
+    """How far a source's server is from losing log that the source still needs, or its disk.
+
+    Attributes:
+        retained: How many bytes of log the server keeps for the source; 0: that cannot be told.
+        limit: How many it may become before somebody acts; 0: any number.
+        endangered: Whether the owner should look after it: half of what may be is reached, or
+            something is lost already.
+        message: What is the matter; empty: nothing is.
+        dropped: What was given up to save the server; empty: nothing was.
+    """
+
+    retained: int = 0
+    limit: int = 0
+    endangered: bool = False
+    message: str = ""
+    dropped: str = ""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """A source whose server's log wants looking after, whether the source is being read or not."""
+
+    def guard(self) -> LogHealth | None:
+        """Look at the log that the server keeps, and act as the configuration says.
+
+        Usable from any thread, beside an open reader and beside another process.
+
+        Returns:
+            How it is; None: the server keeps nothing for the source.
+
+        Raises:
+            ConfigError: The server cannot be asked.
+            RetryableError: The server cannot be reached, or does not let go yet.
+        """
+        ...

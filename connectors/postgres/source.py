@@ -8,6 +8,8 @@ import structlog
 
 from connectors.contracts.backfills import INITIAL
 from connectors.postgres.conninfo import ordinary
+from connectors.postgres.health import failover, slot_guard
+from connectors.postgres.health.heartbeat import Heartbeat
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.reader import (
     CHECKPOINT_INTERVAL_S,
@@ -15,13 +17,17 @@ from connectors.postgres.replication.reader import (
 )
 from connectors.postgres.replication.session import start
 from connectors.postgres.replication.table_filter import TableFilter
+from connectors.postgres.reselect.lookup import RowLookup
+from connectors.postgres.reselect.reselect import Reselect
 from connectors.postgres.server import connect
 from connectors.postgres.setup import observation, preflight, slot
 from connectors.postgres.setup import prepare as setup
 from connectors.postgres.setup.patterns import parse_patterns
+from connectors.postgres.setup.primary import check_feedback, primary, wait_replayed
 from connectors.postgres.setup.publication_watch import PublicationWatch
 from connectors.postgres.setup.settings import resolve
 from connectors.postgres.setup.trial import try_out
+from connectors.postgres.snapshot import emptying
 from connectors.postgres.snapshot.table_reader import PostgresTableReader
 from connectors.postgres.snapshot.tables import Published, published
 from connectors.snapshot.chunk_reader import ChunkReader
@@ -34,8 +40,15 @@ from connectors.snapshot.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from connectors.contracts.source import Checkpoint, Observation, SourceContext
+    from connectors.contracts.source import (
+        Checkpoint,
+        Chunk,
+        LogHealth,
+        Observation,
+        SourceContext,
+    )
     from connectors.errors import WaxtapError
+    from connectors.postgres.replication.reader import Beside
     from connectors.postgres.spec import SourceSpec
     from connectors.snapshot.job import Job
     from connectors.snapshot.progress import Progress
@@ -100,15 +113,25 @@ class PostgresSource:
             check_repeatable("postgres", resume, self._past)
         connection = connect(settings.dsn, settings.source)
         try:
-            preflight.check_server(connection)
+            preflight.check_server(connection, settings, resumes=resume is not None)
             system = preflight.system_identifier(connection)
-            growing = setup.prepare_publication(connection, settings)
-            checkpoint = setup.prepare_slot(connection, settings, system, resume)
+            check_feedback(connection, settings)
+            with primary(connection, settings) as writable:
+                growing = setup.prepare_publication(writable, settings, resume)
+                wait_replayed(writable, connection)
+            checkpoint, refill = setup.prepare_slot(connection, settings, system, resume)
+            emptied: list[Chunk] = []
+            if refill is not None:
+                emptied = emptying.emptied(connection, settings, checkpoint, refill)
+                checkpoint = emptied[-1].checkpoint if emptied else checkpoint
             progress = self._progress(checkpoint)
+            # One clear error instead of one in the middle.
             if progress is not None:
-                # One clear error instead of one in the middle.
                 published(connection, settings.publication, settings.wants)
+            elif settings.reselects:
+                published(connection, settings.publication, settings.wants, "toast: mark")
             slot.take_over(connection, settings.slot, settings.application)
+            failover.ensure(connection, settings, slot.find(connection, settings.slot))
             session = start(settings, connection, checkpoint, stored_lsn(checkpoint))
         except BaseException:
             connection.close()
@@ -117,13 +140,23 @@ class PostgresSource:
             settings,
             session,
             checkpoint,
+            first=emptied,
             anchor=checkpoint is not resume,
             table_filter=TableFilter(() if settings.all_published else settings.patterns),
-            watch=PublicationWatch(settings) if growing else None,
+            beside=self._beside(growing=growing),
+            reselect=Reselect(RowLookup(settings)) if settings.reselects else None,
             snapshots=self._snapshots(checkpoint),
             finish=self._finish if settings.snapshot == "only" else None,
             checkpoint_interval=self._checkpoint_interval,
         )
+
+    def _beside(self, *, growing: bool) -> list[Beside]:
+        """What goes on while the log is read."""
+        settings = self._settings
+        beside: list[Beside] = [PublicationWatch(settings, growing=growing)]
+        if settings.heartbeat_s:
+            beside.append(Heartbeat(settings, settings.heartbeat_s))
+        return beside
 
     def _progress(self, checkpoint: Checkpoint) -> Progress | None:
         """From where a snapshot is to go on; None: there is nothing to read."""
@@ -176,6 +209,11 @@ class PostgresSource:
         reached = stored_lsn(stored) if stored is not None else None
         with connect(self._settings.dsn, self._settings.source) as connection:
             return observation.observe(connection, self._settings.slot, reached)
+
+    def guard(self) -> LogHealth | None:
+        """Look after the slot; see `contracts.Guarded`."""
+        with connect(self._settings.dsn, self._settings.source) as connection:
+            return slot_guard.guard(connection, self._settings)
 
     def owned(self) -> list[str]:
         """Slot and publication, unless they were made by somebody else."""

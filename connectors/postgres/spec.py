@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from connectors.postgres.names import parse_name
-from connectors.quantities import Size
+from connectors.quantities import Duration, Size
 
 # Rows that are marked as deleted carry the time in here, unless the owner names another column.
 DELETED_COLUMN = "_deleted_at"
+
+
+class HeartbeatSpec(BaseModel):
+    """Something small that is written into the source's log now and then."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interval: Annotated[Duration, Field(ge=timedelta(seconds=1))] = Field(
+        default=timedelta(seconds=30), description="between two heartbeats"
+    )
+    sql: str = Field(
+        default="", description="a statement to run as well, such as an update of your own table"
+    )
 
 
 class SourceSpec(BaseModel):
@@ -38,6 +52,45 @@ class SourceSpec(BaseModel):
         default=1, ge=1, le=16, description="over how many connections a snapshot reads at once"
     )
     messages: bool = Field(default=True, description="capture logical decoding messages (14+)")
+    max_slot_lag: Size = Field(
+        default=0,
+        description="how much log the server may keep for the slot, such as 10GiB: a warning at "
+        "half of it, then `on_slot_lag`; default: any amount",
+    )
+    on_slot_lag: Literal["warn", "drop"] = Field(
+        default="warn",
+        description="when `max_slot_lag` is exceeded: warn, or drop the slot to save the server's "
+        "disk; the source then stops, since changes are missing",
+    )
+
+    heartbeat: HeartbeatSpec | None = Field(
+        default=None,
+        description="write a logical message now and then, so that the slot of a database in which "
+        "nothing happens moves on; never given out as a change",
+    )
+
+    failover: bool = Field(
+        default=True, description="let standbys copy the slot, for a failover (17+)"
+    )
+    primary_dsn: SecretStr | None = Field(
+        default=None,
+        description="of the primary, where `dsn` leads to a standby (16+): the publication is made "
+        "there",
+    )
+    toast: Literal["mark", "reselect"] = Field(
+        default="mark",
+        description="large values that an update left as they are, which the log does not carry: "
+        "mark them as unavailable, or read them from the table",
+    )
+
+    @model_validator(mode="after")
+    def _may_drop(self) -> SourceSpec:
+        if self.on_slot_lag == "drop" and not (self.max_slot_lag and self.create):
+            raise ValueError(
+                "on_slot_lag: drop goes with max_slot_lag, and not with create: false: a slot that"
+                " somebody else made is never dropped"
+            )
+        return self
 
 
 class SinkSpec(BaseModel):

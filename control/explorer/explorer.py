@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from connectors.contracts.changes import TableSchema
+    from connectors.contracts.source import LogHealth
     from connectors.jetstream.direct import Raw
     from connectors.jetstream.shape_versions import TableVersions
     from connectors.jetstream.spec import NatsSpec
@@ -265,6 +266,18 @@ class Explorer:
     def shape(self, digest: str) -> TableSchema:
         """The shape with this hash. Raises as `SchemaStore.get`."""
         return SchemaStore(self._opened.connection).get(digest)
+
+    def guard_source(self, name: str) -> LogHealth | None:
+        """Have a source look after its server's log; see `connectors.contracts.source.Guarded`.
+
+        Returns:
+            How the log is; None: there is nothing to look after, or no such source.
+
+        Raises:
+            WaxtapError: NATS or the server does not answer, or refuses.
+        """
+        found = self._sinks.sources([name]).get(name)
+        return self._opened.observer.guard(found) if found is not None else None
 
     def reset(self, sink: str, source: str, target: Target) -> None:
         """Set a sink that stands still to another place.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from connectors import registry
-from connectors.contracts.source import Observable
+from connectors.contracts.source import Guarded, Observable
 from connectors.errors import WaxtapError
 from connectors.jetstream.examine import settled
 from connectors.jetstream.frames import read_checkpoint
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from concurrent.futures import Executor
 
-    from connectors.contracts.source import Checkpoint, Observation
+    from connectors.contracts.source import Checkpoint, LogHealth, Observation, Source
     from connectors.jetstream.connection import Connection
     from connectors.jetstream.direct import DirectGets
     from connectors.jetstream.spec import NatsSpec
@@ -111,14 +111,22 @@ class Observer:
             found.append(SourceOffset(name, stream, position, moment, observation))
         return found
 
+    def guard(self, found: SourceConfig) -> LogHealth | None:
+        """As `Guarded.guard`; None also for a source that cannot do that."""
+        source = self._source(found)
+        return source.guard() if isinstance(source, Guarded) else None
+
+    def _source(self, found: SourceConfig) -> Source:
+        context = source_context(self._nats, found.name, self._stop)
+        return registry.source(found.type, found.name, found.spec, found.accept, context)
+
     def _observe(
         self, name: str, stored: Checkpoint | None, found: SourceConfig | None
     ) -> Observation | None:
         if found is None:
             return None
         try:
-            context = source_context(self._nats, name, self._stop)
-            source = registry.source(found.type, name, found.spec, found.accept, context)
+            source = self._source(found)
             # A position that is empty precedes everything.
             known = stored if stored is not None and stored.state else None
             return source.observe(known) if isinstance(source, Observable) else None

@@ -28,6 +28,7 @@ from control.services.schema_service import SchemaService
 from control.specs.store import SpecStore
 from control.supervisor.group import Launcher
 from control.supervisor.host import StateFolder
+from control.supervisor.idle_sources import IdleSources
 from control.supervisor.observer import FlowObserver
 from control.supervisor.rendering import render
 from control.supervisor.settings import Settings
@@ -86,12 +87,12 @@ async def serve(
             section = options.nats(environment)
         nats = nats_spec(section, environment)
         store = stack.enter_context(SpecStore(nats))
-        observer = FlowObserver(state.flows)
+        explorer = Explorer(nats, store, environment)
+        stack.callback(explorer.close)
+        observer = FlowObserver(state.flows, IdleSources(explorer.guard_source))
         supervisor = Supervisor(
             Settings(nats, Launcher(section, environment), state), store, observer
         )
-        explorer = Explorer(nats, store, environment)
-        stack.callback(explorer.close)
         if metrics_address is not None:
             collector = FlowCollector(supervisor, nats, explorer.source_offsets)
             metrics = MetricsServer(collector, *metrics_address)

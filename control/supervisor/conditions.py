@@ -2,6 +2,7 @@
 
 Reachable     the source's or the target's server answers
 SlotActive    (PostgreSQL sources) the flow reads from its slot
+LogKept       (sources whose servers keep a log) what the source still needs of it is in no danger
 Capturing     (captures) the source's log is being read
 Publishing    (captures) the stream takes what was read
 Delivering    (deliveries) every share is being read, and the target takes it
@@ -16,7 +17,12 @@ from control.supervisor.records import Condition, Truth
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from connectors.contracts.source import LogHealth
     from control.metrics.scraping import Samples
+
+# What only their servers can tell.
+_OF_SERVERS = ("Reachable", "LogKept")
+_ENDANGERED = "waxtap_source_log_endangered"
 
 
 class Finding(NamedTuple):
@@ -38,13 +44,31 @@ def types_of(flow: str, connector: str) -> list[str]:
     if flow.startswith("deliver/"):
         return ["Reachable", "Delivering"]
     slot = ["SlotActive"] if connector == "postgres" else []
-    return ["Reachable", *slot, "Capturing", "Publishing"]
+    log = ["LogKept"] if keeps_log(connector) else []
+    return ["Reachable", *slot, *log, "Capturing", "Publishing"]
 
 
-def not_running(flow: str, connector: str, reason: str, message: str) -> list[Finding]:
-    """What holds of a flow that does not run: nobody asks its server, and it does nothing."""
+def keeps_log(connector: str) -> bool:
+    """Whether sources of a type have a log on their server that they can lose."""
+    return connector == "postgres"
+
+
+def not_running(
+    flow: str, connector: str, reason: str, message: str, health: LogHealth | None = None
+) -> list[Finding]:
+    """What holds of a flow that does not run: it does nothing, and asks its server nothing.
+
+    Args:
+        flow: Its name.
+        connector: The type of its source or sink.
+        reason: Why it does not run, in one word.
+        message: The same in some.
+        health: What the service itself has seen of the log on the source's server.
+    """
     return [
-        Finding(kind, Truth.UNKNOWN if kind == "Reachable" else Truth.FALSE, reason, message)
+        _log_kept(health.endangered, health.message)
+        if kind == "LogKept" and health is not None
+        else Finding(kind, Truth.UNKNOWN if kind in _OF_SERVERS else Truth.FALSE, reason, message)
         for kind in types_of(flow, connector)
     ]
 
@@ -84,6 +108,9 @@ def _capture(samples: Samples, trouble: str) -> list[Finding]:
     return [
         Finding("Reachable", *(_yes("Connected") if reading else _no(*why))),
         Finding("SlotActive", *(_yes("Streaming") if reading else _no(*why))),
+        _log_kept(samples.any_set(_ENDANGERED), trouble)
+        if samples.of(_ENDANGERED)
+        else Finding("LogKept", Truth.UNKNOWN, "NotSeen", "the server was not asked yet"),
         Finding("Capturing", *(_yes("Reading") if reading else _no(*why))),
         Finding("Publishing", *publishing),
     ]
@@ -101,6 +128,10 @@ def _delivery(samples: Samples, trouble: str) -> list[Finding]:
         reachable = (Truth.UNKNOWN, "NotOpened", trouble)
         delivering = _no("NotOpened", trouble or "it waits for a stream, or for its target")
     return [Finding("Reachable", *reachable), Finding("Delivering", *delivering)]
+
+
+def _log_kept(endangered: bool, message: str) -> Finding:
+    return Finding("LogKept", *(_no("Endangered", message) if endangered else _yes("Kept")))
 
 
 def _yes(reason: str) -> tuple[Truth, str, str]:

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
+    from connectors.contracts.source import LogHealth
     from control.supervisor.conditions import Finding
     from control.supervisor.group import Group
+    from control.supervisor.idle_sources import IdleSources
     from control.supervisor.records import Condition, State
     from control.supervisor.rendering import Rendered
 
 log = structlog.get_logger()
 
 _EVERY = 3.0
+_CAPTURE = "capture/"
 
 
 class FlowObserver:
@@ -34,10 +37,11 @@ class FlowObserver:
 
     Args:
         flows: Where each flow has its folder.
+        idle: Looks after the logs of sources that do not run; None: nobody does.
     """
 
-    def __init__(self, flows: Path) -> None:
-        self._flows = flows
+    def __init__(self, flows: Path, idle: IdleSources | None = None) -> None:
+        self._flows, self._idle = flows, idle
         self._lock = threading.Lock()
         self._running: Mapping[str, tuple[Rendered, Group]] = {}
         self._conditions: dict[str, tuple[Condition, ...]] = {}
@@ -47,10 +51,14 @@ class FlowObserver:
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
+        if self._idle is not None:
+            self._idle.start()
 
     def stop(self) -> None:
         """Look no more."""
         self._stop.set()
+        if self._idle is not None:
+            self._idle.stop()
         self._thread.join()
 
     def watch(self, running: Mapping[str, tuple[Rendered, Group]]) -> None:
@@ -62,6 +70,7 @@ class FlowObserver:
         """Nothing more is asked of a flow: it is no more, or somebody else's."""
         with self._lock:
             self._conditions.pop(flow, None)
+        self._no_longer_idle(flow)
 
     def conditions(
         self, flow: str, state: State, rendered: Rendered | None
@@ -76,12 +85,25 @@ class FlowObserver:
         kind = rendered.type if rendered else ""
         with self._lock:
             if flow in self._running:
+                self._no_longer_idle(flow)
                 known = self._conditions.get(flow)
                 if known is None:
                     known = self._note(flow, holds.not_answering(flow, kind))
                 return known
             reason = "".join(word.capitalize() for word in state.value.split("_"))
-            return self._note(flow, holds.not_running(flow, kind, reason, "it does not run"))
+            health = self._health(flow, kind)
+            return self._note(
+                flow, holds.not_running(flow, kind, reason, "it does not run", health)
+            )
+
+    def _health(self, flow: str, kind: str) -> LogHealth | None:
+        if self._idle is None or not flow.startswith(_CAPTURE) or not holds.keeps_log(kind):
+            return None
+        return self._idle.of(flow.removeprefix(_CAPTURE))
+
+    def _no_longer_idle(self, flow: str) -> None:
+        if self._idle is not None:
+            self._idle.forget(flow.removeprefix(_CAPTURE))
 
     def _note(self, flow: str, findings: list[Finding]) -> tuple[Condition, ...]:
         before = self._conditions.get(flow, ())

@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from connectors.contracts.sink import Batch
-from connectors.errors import FencedError
+from connectors.errors import FencedError, RetryableError
 from connectors.jetstream.connection import connect
 from connectors.jetstream.consumer import Consumer, share
 from connectors.jetstream.consumers import progress
@@ -272,6 +272,20 @@ def test_a_reset_that_cannot_be_names_the_field(
     with pytest.raises(grpc.RpcError) as raised:
         stub.ResetSinkOffset(request_)
     assert refused(raised.value) == field
+
+
+def test_a_source_that_does_not_run_is_looked_after(setup: Setup, database: Database) -> None:
+    assert setup.explorer.guard_source("nobody") is None
+    assert setup.explorer.guard_source("shop") is None
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot('own', 'pgoutput')")
+        connection.execute("CREATE TABLE more AS SELECT generate_series(1, 1000) AS id")
+    health = setup.explorer.guard_source("shop")
+    assert health is not None
+    assert health.retained > 10_000
+    assert not health.endangered
+    with pytest.raises(RetryableError):
+        setup.explorer.guard_source("away")
 
 
 def test_sources_tell_how_far_they_are(

@@ -330,8 +330,9 @@ def test_a_slot_whose_log_was_removed(
         error = refused(database.dsn, database.name, checkpoint)
         assert (type(error), error.code) == (GapError, "postgres.slot_lost")
         assert "max_slot_wal_keep_size" in error.cure
-        connection.execute(error.cure.split(";")[0].encode())
         token = f"gap:waxtap_{database.name}@{checkpoint.state['lsn']}"
+        theirs = refused(database.dsn, database.name, checkpoint, create=False)
+        assert theirs.cure.startswith("SELECT pg_drop_replication_slot(")
         accepting = make_source(database.dsn, database.name, accept=[token])
         with closing(accepting.open(checkpoint)) as reader:
             connection.execute("INSERT INTO items VALUES (99)")

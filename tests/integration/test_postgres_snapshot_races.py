@@ -21,8 +21,7 @@ from tests.integration.postgres_capture import (
     make_source,
     read_until,
 )
-from tests.integration.postgres_snapshots import done, run
-from tests.integration.streams import until
+from tests.integration.postgres_snapshots import ask, done, run, waiting_for_standbys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,33 +46,11 @@ def alone(postgres_factory: PostgresFactory, database_factory: DatabaseFactory) 
     return database
 
 
-def ask(database: Database, query: str) -> object:
-    with database.connect() as connection:
-        row = connection.execute(query.encode()).fetchone()
-        return row[0] if row else None
-
-
 @contextmanager
 def waiting_for_a_standby(database: Database) -> Iterator[None]:
     """Meanwhile, the update of a row is in the log and visible to nobody."""
-
-    def update() -> None:
-        with psycopg.connect(database.dsn, autocommit=True) as connection:
-            connection.execute("SET synchronous_commit = on")
-            connection.execute("UPDATE t SET v = 'new' WHERE id = 1")
-
-    setting = "ALTER SYSTEM SET synchronous_standby_names = "
-    run(database, f"{setting}'nobody'", "SELECT pg_reload_conf()")
-    until(lambda: ask(database, "SHOW synchronous_standby_names") == "nobody")
-    writer = threading.Thread(target=update)
-    writer.start()
-    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-    until(lambda: ask(database, waits) == 1)
-    try:
+    with waiting_for_standbys(database, "UPDATE t SET v = 'new' WHERE id = 1"):
         yield
-    finally:
-        run(database, f"{setting}''", "SELECT pg_reload_conf()")
-        writer.join()
 
 
 def told(chunks: list[Chunk]) -> list[tuple[str, object, object]]:

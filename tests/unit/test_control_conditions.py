@@ -47,24 +47,31 @@ def test_nothing_is_kept_of_a_flow_that_is_no_more(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('waxtap_source_open{source="s"} 1\n', [_T, _T, _T, _T]),
-        ('waxtap_source_open{source="s"} 0\n', [_F, _F, _F, _F]),
-        ("", [_F, _F, _F, _F]),
+        ('waxtap_source_open{source="s"} 1\n', [_T, _T, _U, _T, _T]),
+        ('waxtap_source_open{source="s"} 0\n', [_F, _F, _U, _F, _F]),
+        ("", [_F, _F, _U, _F, _F]),
         (
             'waxtap_source_open{source="s"} 1\nwaxtap_source_in_trouble{source="s"} 1\n',
-            [_F, _F, _F, _T],
+            [_F, _F, _U, _F, _T],
         ),
         (
             'waxtap_source_open{source="s"} 1\nwaxtap_stream_in_trouble{stream="CDC_s"} 1\n',
-            [_T, _T, _T, _F],
+            [_T, _T, _U, _T, _F],
+        ),
+        (
+            'waxtap_source_open{source="s"} 1\nwaxtap_source_log_endangered{source="s"} 0\n',
+            [_T, _T, _T, _T, _T],
+        ),
+        (
+            'waxtap_source_open{source="s"} 1\nwaxtap_source_log_endangered{source="s"} 1\n',
+            [_T, _T, _F, _T, _T],
         ),
     ],
 )
 def test_a_capture(text: str, expected: list[Truth]) -> None:
     assert list(_statuses("capture/s", "postgres", text).values()) == expected
-    without_slot = _statuses("capture/s", "mysql", text)
-    assert "SlotActive" not in without_slot
-    assert len(without_slot) == 3
+    without_slot = _statuses("capture/s", "rest", text)
+    assert list(without_slot) == ["Reachable", "Capturing", "Publishing"]
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_servers_older_than_13_are_refused() -> None:
         ("55000", "requires wal_level >= logical", ConfigError, "postgres.wal_level"),
         ("58P01", "WAL segment has already been removed", GapError, "postgres.wal_removed"),
         ("42704", 'replication slot "s" does not exist', GapError, "postgres.slot_missing"),
-        ("42704", 'publication "p" does not exist', ConfigError, "postgres.publication_unknown"),
+        ("42704", 'publication "p" does not exist', GapError, "postgres.publication_gone"),
         ("42501", "permission denied", ConfigError, "postgres.replication_right"),
         ("XX000", "something broke", FatalError, "postgres.stream_failed"),
     ],

@@ -51,6 +51,8 @@ _POSITION = re.compile(r"([0-9A-F]{16})-([0-9A-F]{8})")
 # More changes than that in one transaction would not fit into a position.
 _LARGEST = 1 << 32
 _EVERYTHING = 1 << 62
+# The prefix of messages by which sources only keep the log moving: they are no changes.
+HEARTBEAT = "waxtap.heartbeat"
 
 
 class Decoder:
@@ -290,6 +292,8 @@ class Decoder:
                 self._relations.announce(type_)
             case Truncate() as truncate:
                 self._truncate(truncate, data.start, self._inside(frame))
+            case Message(prefix=prefix, transactional=True) if prefix == HEARTBEAT:
+                self._inside(frame)
             case Message(transactional=True) as message:
                 self._message(message, self._inside(frame))
             case Message() as message:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from connectors.contracts.source import Chunk
-from connectors.errors import RetryableError
+from connectors.errors import GapError, RetryableError
 from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.session import restart
+from connectors.postgres.replication.stream_errors import PUBLICATION_GONE
+from connectors.postgres.setup.gaps import publication_gone
 from connectors.resilient_session import ResilientSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from connectors.contracts.source import Checkpoint
+    from connectors.errors import FatalError
     from connectors.postgres.pgoutput.streaming import Keepalive
     from connectors.postgres.replication.session import Session
     from connectors.postgres.replication.table_filter import TableFilter
-    from connectors.postgres.setup.publication_watch import PublicationWatch
+    from connectors.postgres.reselect.reselect import Reselect
     from connectors.postgres.setup.settings import Settings
     from connectors.postgres.snapshot.tables import Published
     from connectors.snapshot.runs import Runs
@@ -42,6 +46,21 @@ _TURNS = 4
 # confirmed. A flow that cannot store anything just then must not hold the shutdown up for ever.
 _SHUTDOWN_PATIENCE_S = 5.0
 _PING_GAP_S = 1.0
+# How long what was given out may take to be stored, before a gap is told of.
+_STORING_S = 10.0
+
+
+class Beside(Protocol):
+    """Something that runs in a thread of its own."""
+
+    @property
+    def problem(self) -> FatalError | None:
+        """Why the reading must end; None: it need not."""
+        ...
+
+    def stop(self) -> None:
+        """End; waits for a moment at most. Never raises."""
+        ...
 
 
 class PostgresReader:
@@ -54,10 +73,12 @@ class PostgresReader:
         settings: The source's.
         session: Where to read from at first.
         checkpoint: Behind which that session started.
+        first: Handed out before everything else; the last of them ends at `checkpoint`.
         anchor: True to hand out `checkpoint` itself first, so that the stream knows where the
             source began even if nothing ever changes.
         table_filter: Takes out what was not asked for.
-        watch: Keeps the publication up to date; None: nothing to do.
+        beside: What goes on beside the reading, and ends with it.
+        reselect: Fills in what the log left out; None: that stays marked.
         snapshots: Read the tables meanwhile.
         finish: Lets go of what the server has for the source, once the snapshot is stored, with
             which everything ends; None: the log is read on.
@@ -70,9 +91,11 @@ class PostgresReader:
         session: Session,
         checkpoint: Checkpoint,
         *,
+        first: Sequence[Chunk] = (),
         anchor: bool,
         table_filter: TableFilter,
-        watch: PublicationWatch | None,
+        beside: Sequence[Beside] = (),
+        reselect: Reselect | None = None,
         snapshots: Runs[Published],
         finish: Callable[[], None] | None = None,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
@@ -81,13 +104,17 @@ class PostgresReader:
         self._session = ResilientSession(session, "postgres", "postgres", settings.source)
         self._last = checkpoint
         self._confirmed = stored_lsn(checkpoint)
+        self._first = deque(first)
         self._anchor = anchor
         self._filter = table_filter
-        self._watch = watch
+        self._beside = beside
+        self._reselect = reselect
         self._snapshots = snapshots
         # How many chunks of the log come before the next rows of a table.
         self._turns = 0
         self._looked_at = 0.0
+        self._gone: FatalError | None = None
+        self._gone_at = 0.0
         self._finish = finish
         self._final: Checkpoint | None = None
         self._stored = self.ended = False
@@ -105,6 +132,8 @@ class PostgresReader:
         Raises:
             FatalError: The source cannot go on; nothing was lost.
         """
+        if self._first:
+            return self._first.popleft()
         if self._anchor:
             self._anchor = False
             return self._repeat()
@@ -114,10 +143,18 @@ class PostgresReader:
         session = self._session.present
         if session is None:
             return self._mend()
+        self._gone = self._gone or next(filter(None, (each.problem for each in self._beside)), None)
         try:
-            return self._next(session)
+            return self._next(session) if self._gone is None else self._run_out(session)
+        except GapError as error:
+            if error.code != PUBLICATION_GONE or self._gone is not None:
+                raise
+            self._gone = error
+            return None
         except RetryableError as error:
             previous = session.stream.pid
+            if self._reselect is not None:
+                self._reselect.drop()
             self._snapshots.interrupt()
             again = partial(restart, self._settings, self._last, self._confirmed, previous)
             self._session.lose(error, again)
@@ -133,8 +170,10 @@ class PostgresReader:
 
     def close(self) -> None:
         """Let go of the connections. Never raises."""
-        if self._watch is not None:
-            self._watch.stop()
+        for each in self._beside:
+            each.stop()
+        if self._reselect is not None:
+            self._reselect.close()
         self._snapshots.close()
         self._session.close()
 
@@ -150,6 +189,29 @@ class PostgresReader:
             time.sleep(_WAIT_S)
         else:
             self.ended = True
+
+    def _run_out(self, session: Session) -> Chunk | None:
+        """Give out what was read before the publication was dropped, then tell of the gap.
+
+        The gap is named by what is stored when the source starts again, so that comes first.
+
+        Raises:
+            GapError: `postgres.publication_gone`.
+        """
+        self._gone_at = self._gone_at or time.monotonic()
+        if self._reselect is not None and self._reselect.pending:
+            chunk = self._noted(self._reselect.take())
+        else:
+            chunk = self._filtered(session.decoder.chunk(idle=True))
+        if chunk is not None:
+            self._last = chunk.checkpoint
+            return chunk
+        reached = stored_lsn(self._last)
+        if self._confirmed < reached and time.monotonic() - self._gone_at < _STORING_S:
+            time.sleep(_WAIT_S)
+            return None
+        message = self._gone.message if self._gone is not None else ""
+        raise publication_gone(message, self._settings.publication, self._settings, reached)
 
     def _next(self, session: Session) -> Chunk | None:
         session.stream.answer()
@@ -169,6 +231,8 @@ class PostgresReader:
 
     def _changes(self, session: Session) -> Chunk | None:
         """The next chunk of the log."""
+        if self._reselect is not None and self._reselect.pending:
+            return self._noted(self._reselect.take())
         chunk = session.decoder.chunk(idle=False)
         if chunk is None:
             idle = self._fill(session)
@@ -188,6 +252,13 @@ class PostgresReader:
     def _filtered(self, chunk: Chunk | None) -> Chunk | None:
         if chunk is not None:
             self._filter.apply(chunk)
+            if self._reselect is not None:
+                self._reselect.put(chunk)
+                chunk = self._reselect.take()
+        return self._noted(chunk)
+
+    def _noted(self, chunk: Chunk | None) -> Chunk | None:
+        if chunk is not None:
             self._snapshots.note(chunk.changes)
         return chunk
 
@@ -195,6 +266,9 @@ class PostgresReader:
         """The next rows of a table; or, where the log must come first, its next chunk."""
         snapshots, decoder = self._snapshots, session.decoder
         snapshots.work()
+        if self._reselect is not None and self._reselect.pending:
+            # What is still to come of the log stands before these rows.
+            return None
         if not snapshots.due(decoder.lsn):
             return None
         if not decoder.boundary:

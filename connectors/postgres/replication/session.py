@@ -11,7 +11,7 @@ from connectors.postgres.pgoutput.lsn import stored_lsn
 from connectors.postgres.replication.catalog import ServerCatalog
 from connectors.postgres.replication.connection import ReplicationConnection
 from connectors.postgres.server import Connection, connect
-from connectors.postgres.setup import preflight, slot
+from connectors.postgres.setup import gaps, preflight, slot
 
 if TYPE_CHECKING:
     from connectors.contracts.source import Checkpoint
@@ -92,9 +92,9 @@ def restart(settings: Settings, checkpoint: Checkpoint, confirmed: int, previous
     """
     connection = connect(settings.dsn, settings.source)
     try:
-        preflight.check_system(checkpoint.state["system"], preflight.system_identifier(connection))
+        gaps.check_system(checkpoint.state["system"], preflight.system_identifier(connection))
         found = slot.find(connection, settings.slot)
-        preflight.check_position(connection, found, settings.slot, stored_lsn(checkpoint))
+        gaps.check_position(connection, found, settings, stored_lsn(checkpoint))
         _check_held(connection, settings, found, previous)
         return start(settings, connection, checkpoint, confirmed)
     except BaseException:

@@ -11,6 +11,7 @@ from connectors.errors import ConfigError, FatalError, GapError, RetryableError,
 # resources, operator intervention, lock not available, I/O errors; an error without a state is a
 # connection that broke.
 _TRANSIENT = ("08", "53", "57", "55P03", "58030", "40")
+PUBLICATION_GONE = "postgres.publication_gone"
 _OBJECT_IN_USE = "55006"
 _NOT_IN_PREREQUISITE_STATE = "55000"
 _UNDEFINED_OBJECT = "42704"
@@ -28,8 +29,8 @@ def stream_error(state: str, message: str, slot: str) -> WaxtapError:
 
     Returns:
         RetryableError `postgres.slot_held` when somebody reads from the slot, or
-        `postgres.connection_lost`; GapError `postgres.slot_lost`, `postgres.slot_missing` or
-        `postgres.wal_removed`; ConfigError `postgres.publication_unknown`,
+        `postgres.connection_lost`; GapError `postgres.slot_lost`, `postgres.slot_missing`,
+        `postgres.wal_removed` or `postgres.publication_gone`; ConfigError
         `postgres.replication_right` or `postgres.wal_level`; FatalError `postgres.stream_failed`
         for everything else.
     """
@@ -39,12 +40,11 @@ def stream_error(state: str, message: str, slot: str) -> WaxtapError:
     if state == _OBJECT_IN_USE:
         return RetryableError("postgres.slot_held", message, where=where)
     if state == _UNDEFINED_OBJECT and "publication" in message:
-        return ConfigError(
-            "postgres.publication_unknown",
+        return GapError(
+            PUBLICATION_GONE,
             f"{message} (at the place in the log that is being read)",
             where=where,
-            cure="it was dropped or created after that place; give a publication that was there,"
-            " or drop the slot and start anew",
+            cure=_RESTART,
         )
     if state == _UNDEFINED_OBJECT:
         return GapError("postgres.slot_missing", message, where=where, cure=_RESTART)

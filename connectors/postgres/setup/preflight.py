@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 from psycopg import sql
 
-from connectors.errors import ConfigError, GapError
-from connectors.postgres.pgoutput.lsn import format_lsn, parse_lsn
+from connectors.errors import ConfigError, RetryableError
 from connectors.postgres.server import Connection, rows
-from connectors.postgres.setup.settings import gap_token
 from connectors.postgres.setup.slot import no_free_slot
 
 if TYPE_CHECKING:
@@ -20,15 +18,23 @@ if TYPE_CHECKING:
 
     from connectors.postgres.setup.inventory import Table
     from connectors.postgres.setup.patterns import TablePattern
+    from connectors.postgres.setup.settings import Settings
     from connectors.postgres.setup.slot import Slot
 
 OLDEST_VERSION = 130000
+_DECODING_STANDBYS = 160000
 
 
-def check_server(connection: Connection) -> None:
+def check_server(connection: Connection, settings: Settings, *, resumes: bool = False) -> None:
     """Check what must hold of the server and of the role.
 
+    Args:
+        connection: To the server.
+        settings: The source's.
+        resumes: Whether the source has been read before, when the server was none of what is wrong.
+
     Raises:
+        RetryableError: `postgres.standby`, for one that resumes: the server may be promoted.
         ConfigError: `postgres.version`, `postgres.standby`, `postgres.wal_level`,
             `postgres.encoding`, `postgres.replication_right` or `postgres.no_free_sender`.
     """
@@ -49,12 +55,7 @@ def check_server(connection: Connection) -> None:
         " FROM pg_roles r WHERE r.rolname = current_user",
     )
     if standby:
-        raise ConfigError(
-            "postgres.standby",
-            "the server is a standby, which cannot hold a publication",
-            where=where,
-            cure="give the primary's address, or add target_session_attrs=read-write to the DSN",
-        )
+        _check_standby(connection, settings, where, resumes=resumes)
     if level != "logical":
         raise ConfigError(
             "postgres.wal_level",
@@ -83,6 +84,27 @@ def check_server(connection: Connection) -> None:
             where=where,
             cure="raise max_wal_senders and restart the server, or stop a reader that"
             " pg_stat_replication shows",
+        )
+
+
+def _check_standby(
+    connection: Connection, settings: Settings, where: str, *, resumes: bool
+) -> None:
+    if not settings.reads_standby:
+        message = "the server is a standby, which cannot hold a publication of its own"
+        cure = (
+            "give the primary's address, or add target_session_attrs=read-write to the DSN; or name"
+            " the primary in `primary_dsn`, to read from the standby (16+)"
+        )
+        # In the midst of a failover it is one for a moment.
+        kind = RetryableError if resumes else ConfigError
+        raise kind("postgres.standby", message, where=where, cure=cure)
+    if connection.info.server_version < _DECODING_STANDBYS:
+        raise ConfigError(
+            "postgres.standby",
+            "standbys decode their log since PostgreSQL 16",
+            where=where,
+            cure="give the primary's address",
         )
 
 
@@ -189,77 +211,3 @@ def check_slot(connection: Connection, slot: Slot) -> None:
             where=where,
             cure=cure,
         )
-
-
-def check_system(stored: str, system: str) -> None:
-    """Check that the server is the one that the stored position is from.
-
-    Raises:
-        GapError: `postgres.other_system`.
-    """
-    if stored != system:
-        raise GapError(
-            "postgres.other_system",
-            f"the stored position is from the database cluster {stored}, this is {system}",
-            where="dsn",
-            cure="point the DSN back at that cluster, or give the source a new name (then it"
-            " starts anew, in a stream of its own)",
-        )
-
-
-def check_position(connection: Connection, slot: Slot | None, name: str, lsn: int) -> None:
-    """Check that the server still has everything behind the stored position.
-
-    Args:
-        connection: To the server.
-        slot: The slot; None when it no longer exists.
-        name: Its name.
-        lsn: The stored position.
-
-    Raises:
-        GapError: `postgres.slot_missing`, `postgres.slot_lost`, `postgres.slot_ahead`, or
-            `postgres.server_behind`.
-    """
-    where, stored = f"slot {name}", format_lsn(lsn)
-    token = gap_token(name, lsn)
-    accept = f"go on without them with `accept: [{token!r}]` in the source"
-    if slot is None:
-        raise GapError(
-            "postgres.slot_missing",
-            f"it no longer exists, so the changes behind {stored} are gone",
-            where=where,
-            cure=accept,
-        )
-    if slot.lost:
-        raise slot_lost(slot, f"; then {accept}")
-    if slot.confirmed > lsn:
-        # Asked for an older position, PostgreSQL starts at its own without a word.
-        raise GapError(
-            "postgres.slot_ahead",
-            f"it stands at {format_lsn(slot.confirmed)}, the stored position is {stored}:"
-            " somebody else has read the changes between, and they are gone",
-            where=where,
-            cure=accept,
-        )
-    ((end,),) = rows(connection, "SELECT pg_current_wal_insert_lsn()::text")
-    if parse_lsn(str(end)) < lsn:
-        raise GapError(
-            "postgres.server_behind",
-            f"the server's log ends at {end}, before the stored position {stored}: it was restored"
-            " from a backup, or a standby that lagged behind was promoted",
-            where=where,
-            cure="the stream holds changes that the server no longer knows: give the source a new"
-            " name to start anew",
-        )
-
-
-def slot_lost(slot: Slot, then: str = "") -> GapError:
-    """The error for a slot whose log the server has removed."""
-    return GapError(
-        "postgres.slot_lost",
-        "the server has removed log that it needs (wal_status = lost), so the changes behind"
-        f" {format_lsn(slot.confirmed)} are gone",
-        where=f"slot {slot.name}",
-        cure=f"SELECT pg_drop_replication_slot('{slot.name}'){then};"
-        " a larger max_slot_wal_keep_size prevents a repetition",
-    )

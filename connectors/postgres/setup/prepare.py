@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError
+from connectors.postgres.health import failover as failing_over
 from connectors.postgres.pgoutput.lsn import format_lsn, stored_lsn
-from connectors.postgres.setup import inventory, preflight, publication, slot
+from connectors.postgres.server import rows
+from connectors.postgres.setup import gaps, inventory, preflight, publication, slot
+from connectors.postgres.setup.primary import primary, snapshots_logged
+from connectors.postgres.setup.settings import gap_token
 from connectors.snapshot.progress import STATE, Progress
 
 if TYPE_CHECKING:
@@ -25,19 +29,40 @@ _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 _MOST_NAMED = 20
 
 
+class Start(NamedTuple):
+    """Where a source starts.
+
+    Attributes:
+        checkpoint: Behind which.
+        refill: The stored checkpoint, where what the targets hold is to be emptied first; None: it
+            is not.
+    """
+
+    checkpoint: Checkpoint
+    refill: Checkpoint | None = None
+
+
 def is_ours(found: publication.Publication, settings: Settings) -> bool:
     """Whether this source made a publication, and may therefore alter and drop it."""
     return found.comment.startswith(publication.mark(settings.source, ""))
 
 
-def prepare_publication(connection: Connection, settings: Settings) -> bool:
+def prepare_publication(
+    connection: Connection, settings: Settings, resume: Checkpoint | None = None
+) -> bool:
     """Check or create the publication, and bring one of ours to what the patterns say.
+
+    Args:
+        connection: To where it is, or is made.
+        settings: The source's.
+        resume: Behind which the source goes on; then there was a publication.
 
     Returns:
         True when it must be kept up to date with tables that appear later.
 
     Raises:
         ConfigError: What has to be set up first.
+        GapError: `postgres.publication_gone`.
         RetryableError: The connection broke, or a lock was not to be had in time.
     """
     tables = inventory.list_tables(connection)
@@ -50,6 +75,14 @@ def prepare_publication(connection: Connection, settings: Settings) -> bool:
             where=f"publication {settings.publication}",
             cure=f"CREATE PUBLICATION {settings.publication} FOR TABLE ... WITH"
             " (publish_via_partition_root = true), or set `create: true`",
+        )
+    if found is None and resume is not None and not settings.accepts_gap(stored_lsn(resume)):
+        # What was committed since can be read by no publication of later.
+        raise gaps.publication_gone(
+            "it no longer exists, so changes are missing",
+            settings.publication,
+            settings,
+            stored_lsn(resume),
         )
     if settings.all_published and found is not None:
         selected = [table for table in tables if (table.schema, table.name) in found.published]
@@ -95,11 +128,11 @@ def _tell_of_new(
 
 def prepare_slot(
     connection: Connection, settings: Settings, system: str, resume: Checkpoint | None
-) -> Checkpoint:
+) -> Start:
     """Check or create the slot.
 
     Returns:
-        The checkpoint behind which to start.
+        Where to start.
 
     Raises:
         ConfigError: What has to be set up first.
@@ -113,27 +146,41 @@ def prepare_slot(
         if found is None:
             found = _create(connection, settings)
         if found.lost:
-            raise preflight.slot_lost(found)
+            raise gaps.slot_lost(found)
         state = {"lsn": format_lsn(found.confirmed), "system": system}
         if settings.snapshot != "never":
             state[STATE] = Progress().encoded
-        return Checkpoint("", state)
-    preflight.check_system(resume.state["system"], system)
+        return Start(Checkpoint("", state))
+    gaps.check_system(resume.state["system"], system)
     if settings.snapshot == "never" and STATE in resume.state:
         state = {key: value for key, value in resume.state.items() if key != STATE}
         resume = Checkpoint(resume.position, state)
     lsn = stored_lsn(resume)
     if not settings.accepts_gap(lsn):
-        preflight.check_position(connection, found, settings.slot, lsn)
-        return resume
+        gaps.check_position(connection, found, settings, lsn)
+        return Start(resume)
+    unusable = found is not None and found.confirmed <= lsn and settings.accepts_new_slot(lsn)
+    if found is not None and settings.create and (found.lost or unusable):
+        # What is in it is gone, or cannot be read.
+        slot.take_over(connection, settings.slot, settings.application)
+        slot.drop(connection, settings.slot)
+        found = None
     if found is None:
         found = _create(connection, settings)
     elif found.lost:
-        raise preflight.slot_lost(found)
+        raise gaps.slot_lost(found)
     if found.confirmed <= lsn:
-        preflight.check_position(connection, found, settings.slot, lsn)
-        return resume
-    return Checkpoint(resume.position, {**resume.state, "lsn": format_lsn(found.confirmed)})
+        gaps.check_position(connection, found, settings, lsn)
+        return Start(resume)
+    state = {**resume.state, "lsn": format_lsn(found.confirmed)}
+    if settings.snapshot == "never":
+        if settings.accepts_refill(lsn):
+            raise _nothing_to_refill_with(settings, lsn)
+        return Start(Checkpoint(resume.position, state))
+    # What changed in the gap, only the tables can tell.
+    state[STATE] = Progress().encoded
+    refill = resume if settings.accepts_refill(lsn) else None
+    return Start(Checkpoint(resume.position, state), refill)
 
 
 def drop(connection: Connection, settings: Settings) -> list[str]:
@@ -163,7 +210,8 @@ def drop(connection: Connection, settings: Settings) -> list[str]:
         slot.drop(connection, settings.slot)
         dropped.append(f"slot {settings.slot}")
     if ours:
-        publication.drop(connection, settings.publication)
+        with primary(connection, settings) as writable:
+            publication.drop(writable, settings.publication)
         dropped.append(f"publication {settings.publication}")
     return dropped
 
@@ -172,7 +220,21 @@ def _create(connection: Connection, settings: Settings) -> slot.Slot:
     if not settings.create:
         raise slot_unknown(settings)
     preflight.check_free_slot(connection, settings.slot)
-    return slot.create(connection, settings.slot)
+    ((standby,),) = rows(connection, "SELECT pg_is_in_recovery()")
+    if standby:
+        with snapshots_logged(settings):
+            return slot.create(connection, settings.slot)
+    failover = settings.failover and failing_over.can(connection)
+    return slot.create(connection, settings.slot, failover=failover)
+
+
+def _nothing_to_refill_with(settings: Settings, lsn: int) -> ConfigError:
+    return ConfigError(
+        "postgres.refill_without_snapshot",
+        "targets would be emptied and not filled again, because `snapshot` is never",
+        where=f"{settings.where}.accept",
+        cure=f"set `snapshot: initial`, or accept {gap_token(settings.slot, lsn)!r} instead",
+    )
 
 
 def slot_unknown(settings: Settings) -> ConfigError:

@@ -71,6 +71,7 @@ class Publication:
         via_root: Whether partitions appear under their root's name.
         scope: What it names.
         published: (schema, name) of every table whose changes it carries.
+        oid: Another one: it was dropped and made again.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Publication:
     via_root: bool
     scope: Scope
     published: frozenset[tuple[str, str]] = field(repr=False)
+    oid: int = 0
 
 
 MARK = "managed by waxtap"
@@ -132,6 +134,7 @@ def find(connection: Connection, name: str) -> Publication | None:
             tables=frozenset(cast("list[tuple[str, str]]", listed)),
         ),
         published=frozenset(cast("list[tuple[str, str]]", published)),
+        oid=cast("int", oid),
     )
 
 

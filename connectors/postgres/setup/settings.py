@@ -39,6 +39,14 @@ class Settings:
         snapshot: Whether the rows that are there before are read: `initial`, `never` or `only`.
         snapshot_readers: Over how many connections they are read at once.
         accept: Losses that the user has accepted, by token.
+        max_slot_lag: Bytes of log that the server may keep for the slot; 0: any amount.
+        on_slot_lag: What happens beyond: `warn` or `drop`.
+        heartbeat_s: Seconds between two heartbeats; 0: there are none.
+        heartbeat_sql: What is run with each of them; empty: nothing.
+        failover: Whether standbys may copy the slot.
+        primary_dsn: Leads to the primary, where `dsn` leads to a standby; a secret; empty: `dsn`
+            does.
+        reselects: Whether values that the log left out are read from the table.
     """
 
     source: str
@@ -54,6 +62,23 @@ class Settings:
     snapshot: str
     snapshot_readers: int
     accept: frozenset[str]
+    max_slot_lag: int = 0
+    on_slot_lag: str = "warn"
+    heartbeat_s: float = 0.0
+    heartbeat_sql: str = ""
+    reselects: bool = False
+    failover: bool = True
+    primary_dsn: str = field(default="", repr=False)
+
+    @property
+    def reads_standby(self) -> bool:
+        """Whether the server may be a standby: whoever owns nothing there, or names the primary."""
+        return bool(self.primary_dsn) or not self.create
+
+    @property
+    def writable_dsn(self) -> str:
+        """Leads to where something can be written."""
+        return self.primary_dsn or self.dsn
 
     @property
     def where(self) -> str:
@@ -68,12 +93,30 @@ class Settings:
 
     def accepts_gap(self, lsn: int) -> bool:
         """Whether the user accepts that the changes behind this position are missing."""
-        return gap_token(self.slot, lsn) in self.accept
+        return gap_token(self.slot, lsn) in self.accept or self.accepts_new_slot(lsn)
+
+    def accepts_new_slot(self, lsn: int) -> bool:
+        """Whether the user has the slot made anew, though it still is what it was."""
+        return unpublished_token(self.slot, lsn) in self.accept or self.accepts_refill(lsn)
+
+    def accepts_refill(self, lsn: int) -> bool:
+        """Whether targets are to be emptied before the tables are read again, for this gap."""
+        return refill_token(self.slot, lsn) in self.accept
 
 
 def gap_token(slot: str, lsn: int) -> str:
     """What names the loss of what follows a position in a slot."""
     return f"gap:{slot}@{format_lsn(lsn)}"
+
+
+def refill_token(slot: str, lsn: int) -> str:
+    """As `gap_token`, and has the targets' tables emptied first."""
+    return f"refill:{slot}@{format_lsn(lsn)}"
+
+
+def unpublished_token(slot: str, lsn: int) -> str:
+    """As `gap_token`, where the slot is there but there was no publication for a while."""
+    return f"unpublished:{slot}@{format_lsn(lsn)}"
 
 
 def resolve(source: str, spec: SourceSpec, accept: Collection[str] = ()) -> Settings:
@@ -105,6 +148,13 @@ def resolve(source: str, spec: SourceSpec, accept: Collection[str] = ()) -> Sett
         snapshot=spec.snapshot,
         snapshot_readers=spec.snapshot_readers,
         accept=frozenset(accept),
+        max_slot_lag=spec.max_slot_lag,
+        on_slot_lag=spec.on_slot_lag,
+        heartbeat_s=spec.heartbeat.interval.total_seconds() if spec.heartbeat else 0.0,
+        failover=spec.failover,
+        primary_dsn=spec.primary_dsn.get_secret_value() if spec.primary_dsn else "",
+        reselects=spec.toast == "reselect",
+        heartbeat_sql=spec.heartbeat.sql if spec.heartbeat else "",
     )
 
 

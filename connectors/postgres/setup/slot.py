@@ -28,6 +28,8 @@ class Slot:
         confirmed: The LSN up to which the log has been confirmed.
         lost: True when the server has removed log that it needs, or has invalidated it.
         holder: The pid that uses it; 0: nobody.
+        failover: True when standbys may copy it (17+).
+        synced: True when it is such a copy: nobody can read from it before the server is promoted.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Slot:
     confirmed: int
     lost: bool
     holder: int
+    failover: bool = False
+    synced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,16 @@ def find(connection: Connection, name: str) -> Slot | None:
         connection,
         "SELECT coalesce(plugin::text, ''), coalesce(database::text, ''),"
         " coalesce(confirmed_flush_lsn::text, '0/0'), coalesce(wal_status, '') = 'lost',"
-        " coalesce(active_pid, 0), to_jsonb(s) ->> 'invalidation_reason'"
+        " coalesce(active_pid, 0), to_jsonb(s) ->> 'invalidation_reason',"
+        " coalesce((to_jsonb(s) ->> 'failover')::bool, false),"
+        # It stays set once the server is promoted.
+        " coalesce((to_jsonb(s) ->> 'synced')::bool, false) AND pg_is_in_recovery()"
         " FROM pg_replication_slots s WHERE slot_name = %s",
         name,
     )
     if not found:
         return None
-    plugin, database, confirmed, lost, holder, invalid = found[0]
+    plugin, database, confirmed, lost, holder, invalid, failover, synced = found[0]
     return Slot(
         name=name,
         plugin=str(plugin),
@@ -77,6 +84,8 @@ def find(connection: Connection, name: str) -> Slot | None:
         confirmed=parse_lsn(str(confirmed)),
         lost=bool(lost) or invalid is not None,
         holder=cast("int", holder),
+        failover=bool(failover),
+        synced=bool(synced),
     )
 
 
@@ -95,17 +104,28 @@ def find_holder(connection: Connection, pid: int, application: str) -> Holder | 
     return Holder(pid, str(role), str(name), str(address), bool(same_role) and name == application)
 
 
-def create(connection: Connection, name: str) -> Slot:
+def create(connection: Connection, name: str, *, failover: bool = False) -> Slot:
     """Create a logical slot for pgoutput; changes committed from now on are kept.
 
     Waits for the transactions that are under way.
+
+    Args:
+        connection: To the server.
+        name: Its name.
+        failover: Whether standbys may copy it; the server is a primary of version 17 at least.
 
     Raises:
         ConfigError: `postgres.slot_rights`, or `postgres.no_free_slot`.
         RetryableError: The connection broke, or old transactions did not end in time.
     """
     try:
-        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
+        if failover:
+            connection.execute(
+                "SELECT pg_create_logical_replication_slot(%s, 'pgoutput', failover => true)",
+                [name],
+            )
+        else:
+            connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [name])
     except errors.ConfigurationLimitExceeded as error:
         raise no_free_slot(name) from error
     except errors.InsufficientPrivilege as error:

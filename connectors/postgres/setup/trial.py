@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from connectors.errors import WaxtapError
 from connectors.postgres.server import connect
-from connectors.postgres.setup import preflight, slot
+from connectors.postgres.setup import gaps, preflight, slot
 from connectors.postgres.setup.prepare import prepare_publication, slot_unknown
+from connectors.postgres.setup.primary import primary
 from connectors.postgres.snapshot.tables import published
 from connectors.trials import findings
 
@@ -24,7 +25,7 @@ def try_out(settings: Settings) -> list[WaxtapError]:
         return [error]
     with connection:
         return findings(
-            lambda: preflight.check_server(connection),
+            lambda: preflight.check_server(connection, settings),
             lambda: _try_publication(connection, settings),
             lambda: _check_slot(connection, settings),
         )
@@ -32,10 +33,12 @@ def try_out(settings: Settings) -> list[WaxtapError]:
 
 def _try_publication(connection: Connection, settings: Settings) -> None:
     # Whether this role may create or alter it, only the server can tell.
-    with connection.transaction(force_rollback=True):
-        prepare_publication(connection, settings)
+    with primary(connection, settings) as writable, writable.transaction(force_rollback=True):
+        prepare_publication(writable, settings)
         if settings.snapshot != "never":
-            published(connection, settings.publication, settings.wants)
+            published(writable, settings.publication, settings.wants)
+        elif settings.reselects:
+            published(writable, settings.publication, settings.wants, "toast: mark")
 
 
 def _check_slot(connection: Connection, settings: Settings) -> None:
@@ -47,4 +50,4 @@ def _check_slot(connection: Connection, settings: Settings) -> None:
         return
     preflight.check_slot(connection, found)
     if found.lost:
-        raise preflight.slot_lost(found)
+        raise gaps.slot_lost(found)

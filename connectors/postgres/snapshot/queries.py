@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, LiteralString, NamedTuple
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from connectors.postgres.snapshot.tables import Described, KeyColumn
 
@@ -88,6 +88,45 @@ def by_place(
     ]
     return sql.SQL("COPY (SELECT ctid, {} FROM ONLY {} {} LIMIT {}) TO STDOUT").format(
         _columns(described), sql.Identifier(*relation), _where(conditions), sql.Literal(limit)
+    )
+
+
+def by_keys(
+    described: Described,
+    columns: Sequence[str],
+    types: Mapping[str, str],
+    keys: Sequence[Sequence[str]],
+    *,
+    partitioned: bool,
+) -> sql.Composed:
+    """Reads these columns of the rows that have one of the keys, in no order.
+
+    Args:
+        described: The table.
+        columns: Their names.
+        types: Those of the key's columns, as DDL writes them.
+        keys: At least one; values in the key's own order.
+        partitioned: Reading the table reads its partitions.
+    """
+    relation, key = described.relation, described.key
+    first, *others = keys
+    # The first row tells the types of all.
+    typed = sql.SQL(", ").join(
+        sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(types[column.name]))
+        for column, value in zip(key, first, strict=True)
+    )
+    values = [typed, *(_list(sql.Literal(value) for value in each) for each in others)]
+    names = [sql.Identifier(f"waxtap_key_{place}") for place in range(len(key))]
+    equal = sql.SQL(" AND ").join(
+        sql.SQL("t.{} {} k.{}").format(sql.Identifier(column.name), _operator(column, "="), name)
+        for column, name in zip(key, names, strict=True)
+    )
+    return sql.SQL("COPY (SELECT {} FROM {} AS t, (VALUES {}) AS k ({}) {}) TO STDOUT").format(
+        _list(sql.SQL("t.{}").format(sql.Identifier(column)) for column in columns),
+        _from((relation.schema, relation.name), partitioned),
+        sql.SQL(", ").join(sql.SQL("({})").format(each) for each in values),
+        _list(names),
+        _where([*_filter(described), equal]),
     )
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, LiteralString, cast
 import psycopg
 from psycopg import pq, sql
 
-from connectors.errors import ConfigError, FatalError, RetryableError
-from connectors.postgres.conninfo import snapshot as conninfo
+from connectors.errors import ConfigError, RetryableError
 from connectors.postgres.pgoutput.lsn import parse_lsn
 from connectors.postgres.pgoutput.types import TypeResolver
 from connectors.postgres.replication.catalog import ServerCatalog
-from connectors.postgres.server import connection_failure, one_line, rows
+from connectors.postgres.server import one_line, rows
 from connectors.postgres.snapshot import copy_text, queries, tables
 from connectors.postgres.snapshot.block import TableBlock
+from connectors.postgres.snapshot.reading_connection import connect_to_read, refusal
 from connectors.postgres.snapshot.rendering import TableRenderer
 from connectors.postgres.snapshot.visibility import parse_visible, short
 from connectors.snapshot.job import Job
@@ -33,7 +33,18 @@ if TYPE_CHECKING:
 
 # A chunk is cut when its rows are this large, so that two of them are no burden.
 CHUNK_BYTES = 8 * 1024 * 1024
-_PERMISSION = "42501"
+
+
+# A standby does not tell which transactions run on its primary, only before which one all have
+# ended: what follows counts as not seen. What it sends it has replayed, and shows.
+_SEEN = """
+SELECT CASE WHEN pg_is_in_recovery()
+         THEN format('%1$s:%1$s:', pg_snapshot_xmin(pg_current_snapshot()))
+         ELSE pg_current_snapshot()::text END,
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+         ELSE pg_current_wal_insert_lsn() END::text,
+       (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+"""
 
 
 class PostgresTableReader:
@@ -97,11 +108,7 @@ class PostgresTableReader:
         _command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         # The first statement takes the snapshot; whatever the snapshot sees is in the log before
         # the end that is asked for behind it.
-        ((visible, wal_end, read_ms),) = rows(
-            connection,
-            "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,"
-            " (extract(epoch FROM clock_timestamp()) * 1000)::bigint",
-        )
+        ((visible, wal_end, read_ms),) = rows(connection, _SEEN)
         block = TableBlock(
             request, parse_visible(str(visible)), parse_lsn(str(wal_end)), cast("int", read_ms)
         )
@@ -122,8 +129,14 @@ class PostgresTableReader:
         return block
 
     def nudge(self) -> None:
-        """As `TableReader.nudge`: a transaction that has done nothing but begin is enough."""
-        rows(self._connect(), "SELECT pg_current_xact_id()::text")
+        """As `TableReader.nudge`: a transaction that has done nothing but begin is enough.
+
+        A standby shows what it has replayed, which is written down.
+        """
+        rows(
+            self._connect(),
+            "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_xact_id()::text END",
+        )
 
     def stop(self) -> None:
         """As `TableReader.stop`."""
@@ -140,18 +153,8 @@ class PostgresTableReader:
         if self._connection is not None and not self._connection.closed:
             return self._connection
         settings = self._settings
-        try:
-            connection = psycopg.connect(
-                conninfo(settings.dsn, settings.source), autocommit=True, prepare_threshold=None
-            )
-        except (psycopg.OperationalError, psycopg.ProgrammingError) as error:
-            raise connection_failure(error) from None
+        connection, self._search_path = connect_to_read(settings)
         self._connection = connection
-        ((path, _),) = rows(
-            connection,
-            "SELECT current_setting('search_path'), set_config('search_path', 'pg_catalog', false)",
-        )
-        self._search_path = str(path)
         self._catalog = ServerCatalog(settings.dsn, settings.source, connection)
         return connection
 
@@ -377,20 +380,4 @@ def _refused(error: psycopg.Error, where: str) -> WaxtapError:
 
 
 def _meaning(state: str, message: str, where: str) -> WaxtapError:
-    if state == _PERMISSION:
-        return ConfigError(
-            "postgres.select_right",
-            message,
-            where=where or "snapshot",
-            cure="GRANT SELECT on the table (and BYPASSRLS where row-level security hides rows),"
-            " or set `snapshot: never`",
-        )
-    # A table that was altered or dropped between two statements is read again.
-    if not state or state[:2] in ("08", "53", "55", "57", "40") or state in ("42P01", "42703"):
-        return RetryableError("postgres.connection_lost", message, where=where)
-    return FatalError(
-        "postgres.snapshot_refused",
-        f"{message} ({state})",
-        where=where or "snapshot",
-        cure="see the server's log; nothing was lost",
-    )
+    return refusal(state, message, where, "snapshot: never")

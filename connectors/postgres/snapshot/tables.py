@@ -151,9 +151,18 @@ class Described:
 
 
 def published(
-    connection: Connection, publication: str, wanted: Callable[[str, str], bool]
+    connection: Connection,
+    publication: str,
+    wanted: Callable[[str, str], bool],
+    setting: str = "snapshot: never",
 ) -> list[Published]:
     """The tables that a snapshot of a publication reads, in order.
+
+    Args:
+        connection: To the server.
+        publication: Its name.
+        wanted: Whether a table (schema, name) is captured.
+        setting: What spares the reading of tables, for the error.
 
     Raises:
         ConfigError: `postgres.select_right`: the role may not read them; `postgres.row_security`:
@@ -185,9 +194,9 @@ def published(
         )
         tables += _parts(connection, table)
     if closed or schemas:
-        raise _no_right(connection, closed, sorted(set(schemas)))
+        raise _no_right(connection, closed, sorted(set(schemas)), setting)
     if veiled:
-        raise _hidden(connection, veiled)
+        raise _hidden(connection, veiled, setting)
     return sorted(tables, key=lambda table: table.id)
 
 
@@ -257,17 +266,19 @@ def _role(connection: Connection) -> str:
     return str(role)
 
 
-def _hidden(connection: Connection, tables: list[str]) -> ConfigError:
+def _hidden(connection: Connection, tables: list[str], setting: str) -> ConfigError:
     role = _role(connection)
     return ConfigError(
         "postgres.row_security",
         f"row-level security hides rows of {', '.join(tables)} from the role {role}",
-        where="snapshot",
-        cure=f"ALTER ROLE {sql.Identifier(role).as_string()} BYPASSRLS; or set `snapshot: never`",
+        where=setting.partition(":")[0],
+        cure=f"ALTER ROLE {sql.Identifier(role).as_string()} BYPASSRLS; or set `{setting}`",
     )
 
 
-def _no_right(connection: Connection, tables: list[str], schemas: list[str]) -> ConfigError:
+def _no_right(
+    connection: Connection, tables: list[str], schemas: list[str], setting: str
+) -> ConfigError:
     role = _role(connection)
     to = sql.Identifier(role).as_string()
     grants = [f"GRANT USAGE ON SCHEMA {', '.join(schemas)} TO {to}"] if schemas else []
@@ -275,7 +286,7 @@ def _no_right(connection: Connection, tables: list[str], schemas: list[str]) -> 
         grants.append(f"GRANT SELECT ON {', '.join(tables)} TO {to}")
     return ConfigError(
         "postgres.select_right",
-        f"the role {role} may not read what a snapshot reads: {', '.join(tables or schemas)}",
-        where="snapshot",
-        cure=f"{'; '.join(grants)}; or set `snapshot: never`",
+        f"the role {role} may not read what is to be read: {', '.join(tables or schemas)}",
+        where=setting.partition(":")[0],
+        cure=f"{'; '.join(grants)}; or set `{setting}`",
     )

@@ -44,6 +44,40 @@ SNAPSHOT_NEVER: Snapshot.ValueType  # 2
 SNAPSHOT_ONLY: Snapshot.ValueType  # 3
 Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
+class _Toast:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ToastEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Toast.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOAST_UNSPECIFIED: _Toast.ValueType  # 0
+    TOAST_MARK: _Toast.ValueType  # 1
+    TOAST_RESELECT: _Toast.ValueType  # 2
+
+class Toast(_Toast, metaclass=_ToastEnumTypeWrapper): ...
+
+TOAST_UNSPECIFIED: Toast.ValueType  # 0
+TOAST_MARK: Toast.ValueType  # 1
+TOAST_RESELECT: Toast.ValueType  # 2
+Global___Toast: _TypeAlias = Toast  # noqa: Y015
+
+class _OnSlotLag:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnSlotLagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnSlotLag.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_SLOT_LAG_UNSPECIFIED: _OnSlotLag.ValueType  # 0
+    ON_SLOT_LAG_WARN: _OnSlotLag.ValueType  # 1
+    ON_SLOT_LAG_DROP: _OnSlotLag.ValueType  # 2
+
+class OnSlotLag(_OnSlotLag, metaclass=_OnSlotLagEnumTypeWrapper): ...
+
+ON_SLOT_LAG_UNSPECIFIED: OnSlotLag.ValueType  # 0
+ON_SLOT_LAG_WARN: OnSlotLag.ValueType  # 1
+ON_SLOT_LAG_DROP: OnSlotLag.ValueType  # 2
+Global___OnSlotLag: _TypeAlias = OnSlotLag  # noqa: Y015
+
 class _Statements:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -613,6 +647,12 @@ class PostgresSource(_message.Message):
     MESSAGES_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_READERS_FIELD_NUMBER: _builtins.int
+    MAX_SLOT_LAG_FIELD_NUMBER: _builtins.int
+    ON_SLOT_LAG_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    TOAST_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
+    PRIMARY_DSN_FIELD_NUMBER: _builtins.int
     dsn: _builtins.str
     """SECRET. libpq connection string or URL."""
     publication: _builtins.str
@@ -623,8 +663,20 @@ class PostgresSource(_message.Message):
     """Whether the rows that are there already are read."""
     snapshot_readers: _builtins.int
     """Over how many connections they are read at once."""
+    max_slot_lag: _builtins.str
+    """Size. How much log the server may keep for the slot."""
+    on_slot_lag: Global___OnSlotLag.ValueType
+    """What happens beyond."""
+    toast: Global___Toast.ValueType
+    """What becomes of large values that an update left as they are."""
+    failover: _builtins.bool
+    """Whether standbys may copy the slot, for a failover (PostgreSQL 17+)."""
+    primary_dsn: _builtins.str
+    """SECRET. Of the primary, where dsn leads to a standby."""
     @_builtins.property
     def tables(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def heartbeat(self) -> Global___Heartbeat: ...
     def __init__(
         self,
         *,
@@ -636,15 +688,27 @@ class PostgresSource(_message.Message):
         messages: _builtins.bool | None = ...,
         snapshot: Global___Snapshot.ValueType = ...,
         snapshot_readers: _builtins.int | None = ...,
+        max_slot_lag: _builtins.str | None = ...,
+        on_slot_lag: Global___OnSlotLag.ValueType = ...,
+        heartbeat: Global___Heartbeat | None = ...,
+        toast: Global___Toast.ValueType = ...,
+        failover: _builtins.bool | None = ...,
+        primary_dsn: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "_snapshot_readers", b"_snapshot_readers", "create", b"create", "messages", b"messages", "publication", b"publication", "slot", b"slot", "snapshot_readers", b"snapshot_readers"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_failover", b"_failover", "_max_slot_lag", b"_max_slot_lag", "_messages", b"_messages", "_primary_dsn", b"_primary_dsn", "_publication", b"_publication", "_slot", b"_slot", "_snapshot_readers", b"_snapshot_readers", "create", b"create", "failover", b"failover", "heartbeat", b"heartbeat", "max_slot_lag", b"max_slot_lag", "messages", b"messages", "primary_dsn", b"primary_dsn", "publication", b"publication", "slot", b"slot", "snapshot_readers", b"snapshot_readers"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_messages", b"_messages", "_publication", b"_publication", "_slot", b"_slot", "_snapshot_readers", b"_snapshot_readers", "create", b"create", "dsn", b"dsn", "messages", b"messages", "publication", b"publication", "slot", b"slot", "snapshot", b"snapshot", "snapshot_readers", b"snapshot_readers", "tables", b"tables"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_create", b"_create", "_failover", b"_failover", "_max_slot_lag", b"_max_slot_lag", "_messages", b"_messages", "_primary_dsn", b"_primary_dsn", "_publication", b"_publication", "_slot", b"_slot", "_snapshot_readers", b"_snapshot_readers", "create", b"create", "dsn", b"dsn", "failover", b"failover", "heartbeat", b"heartbeat", "max_slot_lag", b"max_slot_lag", "messages", b"messages", "on_slot_lag", b"on_slot_lag", "primary_dsn", b"primary_dsn", "publication", b"publication", "slot", b"slot", "snapshot", b"snapshot", "snapshot_readers", b"snapshot_readers", "tables", b"tables", "toast", b"toast"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__create: _TypeAlias = _typing.Literal["create"]  # noqa: Y015
     _WhichOneofArgType__create: _TypeAlias = _typing.Literal["_create", b"_create"]  # noqa: Y015
+    _WhichOneofReturnType__failover: _TypeAlias = _typing.Literal["failover"]  # noqa: Y015
+    _WhichOneofArgType__failover: _TypeAlias = _typing.Literal["_failover", b"_failover"]  # noqa: Y015
+    _WhichOneofReturnType__max_slot_lag: _TypeAlias = _typing.Literal["max_slot_lag"]  # noqa: Y015
+    _WhichOneofArgType__max_slot_lag: _TypeAlias = _typing.Literal["_max_slot_lag", b"_max_slot_lag"]  # noqa: Y015
     _WhichOneofReturnType__messages: _TypeAlias = _typing.Literal["messages"]  # noqa: Y015
     _WhichOneofArgType__messages: _TypeAlias = _typing.Literal["_messages", b"_messages"]  # noqa: Y015
+    _WhichOneofReturnType__primary_dsn: _TypeAlias = _typing.Literal["primary_dsn"]  # noqa: Y015
+    _WhichOneofArgType__primary_dsn: _TypeAlias = _typing.Literal["_primary_dsn", b"_primary_dsn"]  # noqa: Y015
     _WhichOneofReturnType__publication: _TypeAlias = _typing.Literal["publication"]  # noqa: Y015
     _WhichOneofArgType__publication: _TypeAlias = _typing.Literal["_publication", b"_publication"]  # noqa: Y015
     _WhichOneofReturnType__slot: _TypeAlias = _typing.Literal["slot"]  # noqa: Y015
@@ -654,7 +718,13 @@ class PostgresSource(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__create) -> _WhichOneofReturnType__create | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failover) -> _WhichOneofReturnType__failover | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_slot_lag) -> _WhichOneofReturnType__max_slot_lag | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__messages) -> _WhichOneofReturnType__messages | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__primary_dsn) -> _WhichOneofReturnType__primary_dsn | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__publication) -> _WhichOneofReturnType__publication | None: ...
     @_typing.overload
@@ -663,6 +733,39 @@ class PostgresSource(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__snapshot_readers) -> _WhichOneofReturnType__snapshot_readers | None: ...
 
 Global___PostgresSource: _TypeAlias = PostgresSource  # noqa: Y015
+
+@_typing.final
+class Heartbeat(_message.Message):
+    """Something small that is written into the source's log now and then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    SQL_FIELD_NUMBER: _builtins.int
+    interval: _builtins.str
+    """Duration."""
+    sql: _builtins.str
+    """A statement to run as well."""
+    def __init__(
+        self,
+        *,
+        interval: _builtins.str | None = ...,
+        sql: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_sql", b"_sql", "interval", b"interval", "sql", b"sql"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_interval", b"_interval", "_sql", b"_sql", "interval", b"interval", "sql", b"sql"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__interval: _TypeAlias = _typing.Literal["interval"]  # noqa: Y015
+    _WhichOneofArgType__interval: _TypeAlias = _typing.Literal["_interval", b"_interval"]  # noqa: Y015
+    _WhichOneofReturnType__sql: _TypeAlias = _typing.Literal["sql"]  # noqa: Y015
+    _WhichOneofArgType__sql: _TypeAlias = _typing.Literal["_sql", b"_sql"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__interval) -> _WhichOneofReturnType__interval | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sql) -> _WhichOneofReturnType__sql | None: ...
+
+Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class MysqlSource(_message.Message):
