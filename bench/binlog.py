@@ -14,7 +14,7 @@ from pathlib import Path
 import pymysql
 from pymysql.cursors import Cursor
 
-from bench import binlog_debezium
+from bench import binlog_debezium, binlog_snapshot
 from bench.binlog_library import Result
 from bench.errors import BenchError, FailedError, UnavailableError
 from bench.fleet import Fleet
@@ -99,6 +99,14 @@ def run(
             yield _library(fleet, server, kind, table, place, settings, label)
             if table != ROWS:
                 continue
+            for number in range(1, settings.runs + 1):
+                yield binlog_snapshot.decoded(server, kind, f"{DATABASE}.{table}", changes)
+                yield _Flow(fleet, server, kind, table, settings.runs + number).snapshot(
+                    settings, changes
+                )
+                with closing(_connect(server)) as session, session.cursor() as cursor:
+                    # what was written meanwhile
+                    cursor.execute(f"DELETE FROM {DATABASE}.{table} WHERE id > {changes}")
             if kind == "mariadb":
                 with _noting(problems, "mariadb-binlog"):
                     yield _raw(fleet, server, place, changes)
@@ -167,11 +175,25 @@ class _Flow:
             f"rss_{self._kind}_{label}_mb": stretch.peak_mb,
         }
 
-    def _start(self, nats_url: str) -> MeasuredProcess:
+    def snapshot(self, settings: Settings, rows: int) -> dict[str, float]:
+        """Take a snapshot of the table, while rows are written."""
+        with (
+            self._fleet.nats(self._name) as server,
+            StreamObserver(server.url, _STREAM) as stream,
+            self._start(server.url, snapshot="initial") as process,
+        ):
+            log = self._fleet.folder / self._name / f"capture-{_SOURCE}.log"
+            return binlog_snapshot.stored(
+                process, stream, _CHANGES, self._server, self._kind,
+                f"{DATABASE}.{self._table}", rows, settings, log.read_text,
+            )  # fmt: skip
+
+    def _start(self, nats_url: str, snapshot: str = "never") -> MeasuredProcess:
         source = {
             "type": self._kind,
             "dsn": "${BENCH_DSN}",
             "tables": [f"{DATABASE}.{self._table}"],
+            "snapshot": snapshot,
         }
         tree = {"nats": {"url": nats_url}, "sources": {_SOURCE: source}, "sinks": {}}
         secrets = {"BENCH_DSN": self._server.dsn()}

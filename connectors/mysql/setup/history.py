@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from connectors.errors import GapError, RetryableError
-from connectors.mysql.binlog.gtids import MariadbGtids, MysqlGtids
+from connectors.errors import FatalError, GapError, RetryableError
+from connectors.mysql.binlog.gtids import MariadbGtids, MysqlGtids, parse_gtid_text
 from connectors.mysql.binlog.progress import Resume, is_behind
 from connectors.mysql.server import Connection, rows
 from connectors.mysql.setup.preflight import is_replica, log_status
@@ -16,6 +17,8 @@ from connectors.snapshot.progress import STATE, Progress
 if TYPE_CHECKING:
     from connectors.mysql.setup.preflight import Server
     from connectors.mysql.setup.settings import Settings
+
+_NEXT = re.compile(r"GTID_NEXT\s*=\s*'([^']+)'")
 
 
 def beginning(connection: Connection, server: Server, settings: Settings) -> Resume:
@@ -69,7 +72,7 @@ def check(connection: Connection, server: Server, settings: Settings, resume: Re
 
     Raises:
         GapError: `mysql.binlog_purged` or `mysql.server_behind`.
-        RetryableError: `mysql.server_lags`, or the connection broke.
+        RetryableError: `mysql.server_lags` or `mysql.not_committed`, or the connection broke.
     """
     unknown = (_unknown_mariadb if server.mariadb else _unknown_mysql)(connection, resume)
     if unknown:
@@ -78,6 +81,13 @@ def check(connection: Connection, server: Server, settings: Settings, resume: Re
                 "mysql.server_lags",
                 f"it is a replica that has yet to replicate {unknown}",
                 where=server.where,
+            )
+        if not server.mariadb and _is_logged(connection, server, resume, unknown):
+            raise RetryableError(
+                "mysql.not_committed",
+                f"the server's log holds transactions that are not committed yet: {unknown}",
+                where=server.where,
+                cure="if this lasts, see whether commits wait for a semi-synchronous replica",
             )
         raise GapError(
             "mysql.server_behind",
@@ -119,6 +129,23 @@ def _unknown_mysql(connection: Connection, resume: Resume) -> str:
         str(resume.stored(mariadb=False)),
     )
     return "".join(str(text).split())
+
+
+def _is_logged(connection: Connection, server: Server, resume: Resume, unknown: str) -> bool:
+    """Whether the log has one of these transactions where we have read it.
+
+    A commit that waits for a semi-synchronous replica is in the log, but not in `gtid_executed`.
+    """
+    if server.identity != resume.server or not resume.file:
+        return False
+    try:
+        query = "SHOW BINLOG EVENTS IN %s FROM %s LIMIT 1"
+        found = rows(connection, query, resume.file, resume.offset)
+    except FatalError:
+        # There is no such file, or no event begins there.
+        return False
+    match = _NEXT.search(str(found[0][5])) if found else None
+    return match is not None and parse_gtid_text(match[1]) in MysqlGtids(unknown)
 
 
 def _missing_mysql(connection: Connection, resume: Resume) -> tuple[str, str]:
