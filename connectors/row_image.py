@@ -38,7 +38,7 @@ def tail(op: str, now_ms: int, transaction: str | int) -> str:
 
 
 def snapshot_tail(now_ms: int, op: str = "r") -> str:
-    """As `tail`, for a row that is read beside the log: no transaction, and no number.
+    """As `tail`, for what stands beside the log, mostly a row: no transaction, and no number.
 
     The brace that closes the transaction elsewhere is one too many behind it.
     """
