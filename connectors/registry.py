@@ -50,7 +50,7 @@ _SINKS = {
 
 
 # Sources that carry out `contracts.backfills`.
-BACKFILLED = frozenset({"postgres"})
+BACKFILLED = frozenset({"postgres", "mysql", "mariadb"})
 
 
 def source_types() -> list[str]:

@@ -11,6 +11,7 @@ from connectors.mysql.replication.reader import CHECKPOINT_INTERVAL_S, MysqlRead
 from connectors.mysql.replication.session import start
 from connectors.mysql.server import connect
 from connectors.mysql.setup import history, preflight
+from connectors.mysql.setup.patterns import parse_patterns
 from connectors.mysql.setup.settings import resolve
 from connectors.mysql.setup.trial import try_out
 from connectors.mysql.snapshot.table_reader import MysqlTableReader
@@ -118,13 +119,19 @@ class MysqlSource:
         settings = self._settings
 
         def take(job: Job, progress: Progress, rate: int) -> Snapshot[Listed]:
-            readers = [MysqlTableReader(settings, places) for _ in range(settings.snapshot_readers)]
+            parse_patterns(job.tables or ("*.*",))
+            if not job.initial:
+                places.restart(mariadb=settings.mariadb)
+            # A row after the other is slow enough for one.
+            count = 1 if rate else settings.snapshot_readers
+            readers = [MysqlTableReader(settings, places, job) for _ in range(count)]
             reader: ChunkReader[Listed] = ChunkReader("mysql", settings.source, readers)
             return Snapshot(settings.source, reader, progress, job, rate)
 
         # What is only repeated has no rows of a snapshot.
         state = {} if self._past is not None else checkpoint.state
-        return Runs(settings.source, state, take, self._backfills, only=True)
+        only = settings.snapshot == "only"
+        return Runs(settings.source, state, take, self._backfills, only=only)
 
     def check(self) -> list[WaxtapError]:
         """What would keep the source from starting anew; changes nothing on the server.

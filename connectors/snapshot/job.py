@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from connectors.contracts.backfills import INITIAL, BackfillStatus, Stage
-from connectors.errors import FatalError
+from connectors.errors import ConfigError, FatalError
 from connectors.snapshot.progress import BACKFILL, STATE, Progress, read
 
 if TYPE_CHECKING:
@@ -81,6 +81,16 @@ def ended(state: Mapping[str, str]) -> BackfillStatus:
     """What is told of a first snapshot that was done before this process. Raises as `read`."""
     progress = read(state) or Progress()
     return BackfillStatus(Stage.DONE, rows=progress.rows, ended=time.time_ns())
+
+
+def no_table(connector: str, job: Job) -> ConfigError:
+    """The error for a backfill none of whose tables is captured."""
+    return ConfigError(
+        f"{connector}.backfill_tables",
+        f"no table that is captured matches {', '.join(job.tables)}",
+        where="tables",
+        cure="name tables that the source captures, as in its own `tables`",
+    )
 
 
 def beside(state: Mapping[str, str], key: str) -> dict[str, str]:

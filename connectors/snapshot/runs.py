@@ -91,6 +91,11 @@ class Runs(Generic[AnyTable]):
         return self._current is None and (self._only or self._backfills is None)
 
     @property
+    def under_way(self) -> bool:
+        """Whether tables are being read."""
+        return self._current is not None
+
+    @property
     def ready(self) -> bool:
         """Whether there are rows to give out, once the log has got far enough."""
         return self._current is not None and self._current.ready

@@ -24,6 +24,7 @@ from tests.servers.binlog import connect, run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from connectors.contracts.backfills import Backfills
     from connectors.contracts.changes import Change
     from connectors.contracts.source import Checkpoint, Source
     from connectors.mysql.setup.settings import Settings
@@ -85,7 +86,12 @@ class Log:
 
     def source(self, **settings: object) -> Source:
         """The source as a new process would make it."""
-        return registry.source(self.type, self.name, self.spec(**settings), (), source_context())
+        return self.asked(None, **settings)
+
+    def asked(self, backfills: Backfills | None, /, **settings: object) -> Source:
+        """The same, of which backfills are asked."""
+        context = source_context(backfills=backfills)
+        return registry.source(self.type, self.name, self.spec(**settings), (), context)
 
     def settings(self) -> Settings:
         return resolve(self.name, self.spec())

@@ -16,6 +16,7 @@ from connectors.errors import RetryableError
 from connectors.snapshot import read_ahead
 from connectors.snapshot.read_ahead import ReadAhead
 from connectors.snapshot.snapshot import Snapshot
+from tests.integration.asked_backfills import AskedBackfills
 from tests.integration.binlog_capture import Log, after
 from tests.integration.binlog_snapshots import done, read_until
 from tests.servers.binlog import connect, rows, run
@@ -109,6 +110,20 @@ def test_a_commit_that_is_emitted_and_not_yet_visible_is_waited_for(
                 assert rows(alone.server, query) == [("old",)]
                 assert told(read_for(reader, 1.5)) == []
         chunks = read_until(reader, done)
+    assert told(chunks) == [("r", 1, "new"), ("r", 2, "old")]
+
+
+def test_a_backfill_waits_for_a_commit_that_was_emitted_before_it_was_asked_for(
+    alone: Log,
+) -> None:
+    backfills = AskedBackfills()
+    with closing(alone.asked(backfills).open(None)) as reader:
+        read_for(reader, 0.5)
+        with waiting_for_a_replica(alone):
+            chunks = read_until(reader, updated)
+            backfills.ask("b", f"{alone.name}.t")
+            assert told(read_for(reader, 1.5)) == []
+        chunks = read_until(reader, lambda seen: len(told(seen)) == 2)
     assert told(chunks) == [("r", 1, "new"), ("r", 2, "old")]
 
 

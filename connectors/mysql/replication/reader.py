@@ -64,6 +64,8 @@ class MysqlReader:
         reading = None if snapshots.done else snapshots
         self._turns = Turns(reading)
         self._places = places if reading is not None else None
+        if self._places is not None:
+            self._places.proceed(0, session.checkpoint)
         self._followed = session
         self._ends, self.ended = ends, False
         self._interval = checkpoint_interval
@@ -110,8 +112,11 @@ class MysqlReader:
         self._session.close()
 
     def _next(self, session: Session) -> Chunk | None:
-        if self._places is not None and session is not self._followed:
-            self._places.follow(session.server, session.log_end)
+        places = self._places
+        if places is not None:
+            if session is not self._followed:
+                places.follow(session.server, session.log_end)
+            places.proceed(session.decoder.reached, self._last)
         self._followed = session
         chunk = self._turns.next(session.decoder, partial(self._changes, session))
         if chunk is None:
@@ -132,7 +137,7 @@ class MysqlReader:
             waits = chunk is None and idle and not self._turns.reading
             if waits and session.stream.wait(_WAIT_S):
                 chunk = decoder.chunk(idle=self._fill(session))
-        if chunk is not None and self._places is not None:
+        if chunk is not None and self._places is not None and self._snapshots.under_way:
             self._places.note(chunk.changes)
         return chunk
 

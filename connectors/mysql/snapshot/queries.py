@@ -34,10 +34,13 @@ class Paging:
     Args:
         described: The table.
         types: Of its columns.
+        where: A condition that rows must fulfil, tried by `trial`; empty: none.
     """
 
-    def __init__(self, described: Described, types: Sequence[ValueType]) -> None:
+    def __init__(self, described: Described, types: Sequence[ValueType], where: str = "") -> None:
         self._described = described
+        # A comment in it ends with its line.
+        self._where = [f"(\n{where}\n)"] if where else []
         names = [column.name for column in described.columns]
         self._key = [
             (quoted(column.name), types[names.index(column.name)], column.descending)
@@ -78,20 +81,25 @@ class Paging:
 
     def bound(self, after: Sequence[str], limit: int) -> str:
         """Reads the `limit`-th row behind one, and the next."""
-        return self._select(self._ordered(after, ()), "LIMIT 2 OFFSET", str(limit - 1))
+        return self._select(
+            self._ordered(after, (), all_rows=True), "LIMIT 2 OFFSET", str(limit - 1)
+        )
 
     def whole(self) -> str:
         """Reads all rows, in no order."""
-        return self._select(quoted(self._described.schema, self._described.name))
+        where = ["WHERE", *self._where] if self._where else []
+        return self._select(quoted(self._described.schema, self._described.name), *where)
 
     def _select(self, *rest: str) -> str:
         return " ".join(["SELECT", ", ".join(self._columns), "FROM", *rest])
 
-    def _ordered(self, after: Sequence[str], until: Sequence[str]) -> str:
+    def _ordered(
+        self, after: Sequence[str], until: Sequence[str], *, all_rows: bool = False
+    ) -> str:
         described = self._described
         text = quoted(described.schema, described.name)
         text += f" FORCE INDEX ({quoted(described.index)})"
-        conditions = []
+        conditions = [] if all_rows else [*self._where]
         if after:
             conditions.append(self._beyond(after, onwards=True, inclusive=False))
         if until:
@@ -114,6 +122,19 @@ class Paging:
                 operator += "="
             choices.append(" AND ".join([*parts, f"{name} {operator} {literals[place]}"]))
         return "(" + " OR ".join(f"({choice})" for choice in choices) + ")"
+
+
+def trial(schema: str, name: str, where: str) -> str:
+    """Explains how the rows of a table are found that fulfil a condition somebody has written.
+
+    What stands both between CASE WHEN and THEN and in parentheses can end neither of them, so that
+    nothing but an expression fits: no further statement, and no UNION with another table.
+    """
+    column = f"CASE WHEN\n{where}\nTHEN 1 END"
+    # The condition is SQL by intent.
+    return " ".join(
+        ["EXPLAIN SELECT", column, "FROM", quoted(schema, name), f"WHERE (\n{where}\n)"]
+    )
 
 
 def exists(schema: str, name: str) -> str:

@@ -31,6 +31,7 @@ class TableRenderer:
         table: The same as the log would have it.
         paging: How it is read.
         zero_dates: As in `values.render`.
+        mark: What `source.snapshot` is of rows that are neither the first nor the last.
 
     Attributes:
         described: As given.
@@ -38,9 +39,16 @@ class TableRenderer:
     """
 
     def __init__(
-        self, described: Described, table: Table, paging: Paging, *, zero_dates: bool
+        self,
+        described: Described,
+        table: Table,
+        paging: Paging,
+        *,
+        zero_dates: bool,
+        mark: str = "true",
     ) -> None:
         self.described, self.paging = described, paging
+        self._mark = mark
         self._table = table
         zerofill = [column.zerofill for column in described.columns]
         self._splice = splicer(table, zerofill, zero_dates=zero_dates)
@@ -85,7 +93,7 @@ class TableRenderer:
         """
         prefix, index = place
         end = snapshot_tail(time.time_ns() // 1_000_000)
-        usual, final = self._middle("true", read) + end, len(store) - 1 if last else -1
+        usual, final = self._middle(self._mark, read) + end, len(store) - 1 if last else -1
         schema, splice, new = self._table.schema, self._splice, tuple.__new__
         changes: list[Change] = []
         data, starts = store.read(start, CHUNK_CHANGES)

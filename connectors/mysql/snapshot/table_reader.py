@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pymysql
@@ -22,7 +23,7 @@ from connectors.mysql.binlog.position import log_place
 from connectors.mysql.binlog.table import describe
 from connectors.mysql.replication.catalog import ServerCatalog
 from connectors.mysql.server import TRANSIENT, connect, error_parts, rows
-from connectors.mysql.setup.patterns import wanted
+from connectors.mysql.setup.patterns import parse_patterns, wanted
 from connectors.mysql.setup.preflight import log_status, look
 from connectors.mysql.snapshot import queries, tables
 from connectors.mysql.snapshot.block import TableBlock
@@ -33,6 +34,7 @@ from connectors.mysql.snapshot.result_set import ResultSet
 from connectors.mysql.snapshot.row_store import RowStore
 from connectors.mysql.snapshot.splicing import values_of
 from connectors.mysql.snapshot.visibility import SeenGtids, SeenPlace
+from connectors.snapshot.job import Job, no_table
 from connectors.snapshot.reading import Cut, Request, Survey
 
 if TYPE_CHECKING:
@@ -65,10 +67,11 @@ class MysqlTableReader:
     Args:
         settings: The source's.
         places: Where the transactions begin that are given out, and on which server.
+        job: What is read.
     """
 
-    def __init__(self, settings: Settings, places: Places) -> None:
-        self._settings, self._places = settings, places
+    def __init__(self, settings: Settings, places: Places, job: Job | None = None) -> None:
+        self._settings, self._places, self._job = settings, places, job or Job()
         self._stopped = threading.Event()
         self._connection: Connection | None = None
         self._server: Server | None = None
@@ -79,7 +82,15 @@ class MysqlTableReader:
         """As `TableReader.survey`."""
         connection, server = self._connect()
         captured = wanted(self._settings.patterns, fold=server.folds_names)
-        return Survey(tuple(tables.listed(connection, captured)), (), synchronous=False)
+        found = tables.listed(connection, captured)
+        if not self._job.initial:
+            asked = wanted(parse_patterns(self._job.tables), fold=server.folds_names)
+            found = [table for table in found if asked(table.schema, table.name)]
+            if not found:
+                raise no_table("mysql", self._job)
+            if self._job.where:
+                found = [self._checked(connection, table) for table in found]
+        return Survey(tuple(found), (), synchronous=False)
 
     def cut(self, cut: Cut[Listed]) -> tuple[str, ...] | None:
         """As `TableReader.cut`; None: the table has no key."""
@@ -114,7 +125,7 @@ class MysqlTableReader:
                 self._fetch(block.renderer.paging.whole(), block.store, table.label)
                 block.complete = True
         connection, _ = self._connect()
-        if block.complete:
+        if block.complete and self._job.initial:
             block.final = not any(self._has_rows(each) for each in request.following)
         rows(connection, "COMMIT")
         return block
@@ -166,11 +177,16 @@ class MysqlTableReader:
 
     def _begin(self, connection: Connection, server: Server) -> SeenGtids | SeenPlace:
         """Begin a transaction that sees all that was given out before this process."""
-        if not server.mariadb:
-            # The start of the source has seen to it that they are committed.
-            ((gtids,),) = rows(connection, "SELECT @@GLOBAL.gtid_executed")
-            rows(connection, _BEGIN)
-            return SeenGtids(MysqlGtids(str(gtids)))
+        while not server.mariadb:
+            ((gtids, all_committed),) = rows(
+                connection,
+                "SELECT @@GLOBAL.gtid_executed, GTID_SUBSET(%s, @@GLOBAL.gtid_executed)",
+                self._places.stored,
+            )
+            if all_committed:
+                rows(connection, _BEGIN)
+                return SeenGtids(MysqlGtids(str(gtids)))
+            self._pause()
         while True:
             rows(connection, _BEGIN)
             found = rows(connection, "SHOW STATUS LIKE 'binlog\\_snapshot\\_%'")
@@ -180,8 +196,38 @@ class MysqlTableReader:
             if place >= self._places.horizon:
                 return SeenPlace(place, self._places)
             rows(connection, "ROLLBACK")
-            if self._stopped.wait(_PAUSE_S):
-                raise RetryableError("mysql.snapshot_stopped", "it is not wanted any more")
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._stopped.wait(_PAUSE_S):
+            raise RetryableError("mysql.snapshot_stopped", "it is not wanted any more")
+
+    def _checked(self, connection: Connection, table: Listed) -> Listed:
+        """A table, if the condition is one of it; its estimate is that of the rows that fulfil it.
+
+        Raises:
+            ConfigError: `mysql.backfill_where`: it is none.
+        """
+        statement = queries.trial(table.schema, table.name, self._job.where)
+        rows(connection, "START TRANSACTION READ ONLY")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                names = [str(column[0]) for column in cursor.description]
+                found = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except (pymysql.Error, OSError) as error:
+            number, message = error_parts(error)
+            if isinstance(error, OSError) or not number or number in TRANSIENT:
+                raise RetryableError("mysql.connection_lost", message) from None
+            raise ConfigError(
+                "mysql.backfill_where",
+                f"the condition is none for {table.label}: {message}",
+                where="where",
+                cure="write what may stand behind WHERE in a query of each of the tables, or name"
+                " fewer",
+            ) from None
+        rows(connection, "ROLLBACK")
+        return replace(table, estimated=_planned(found))
 
     def _renderer_of(self, described: Described) -> TableRenderer:
         known = self._renderer
@@ -198,9 +244,13 @@ class MysqlTableReader:
             catalog.collation,
         )
         table = describe(map_, settings.source, catalog, mariadb=settings.mariadb)
-        paging = Paging(described, table.types)
+        paging = Paging(described, table.types, self._job.where)
         known = self._renderer = TableRenderer(
-            described, table, paging, zero_dates=settings.zero_dates
+            described,
+            table,
+            paging,
+            zero_dates=settings.zero_dates,
+            mark="true" if self._job.initial else "incremental",
         )
         return known
 
@@ -259,6 +309,12 @@ class MysqlTableReader:
         if result.refusal is not None:
             raise _refused(*result.refusal, where)
         return True
+
+
+def _planned(plan: list[dict[str, object]]) -> int:
+    """How many rows an EXPLAIN expects of its first table."""
+    share = str(plan[0].get("filtered") or 100)
+    return int(float(str(plan[0].get("rows") or 0)) * float(share) / 100)
 
 
 def _refused(number: int, message: str, where: str) -> WaxtapError:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from connectors.mysql.binlog.gtids import parse_gtid_text
 from connectors.mysql.binlog.position import numbered
+from connectors.mysql.binlog.progress import parse_resume
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from connectors.contracts.changes import Change
+    from connectors.contracts.source import Checkpoint
     from connectors.mysql.binlog.gtids import MysqlGtids
 
 # More transactions than a snapshot remembers between two blocks.
@@ -45,11 +47,16 @@ class Places:
         server: The identity of the server whose log it is.
         horizon: What was given out and is not known here begins before this place: what earlier
             processes have given out, or another server's log, lies before its end at the start.
+        reached: Up to which place the log is read.
+        stored: The GTIDs of which something was given out before tables are read, as MySQL has
+            them; empty where the start has seen to it that all are committed, and on MariaDB.
     """
 
     def __init__(self) -> None:
         self.server = ""
-        self.horizon = 0
+        self.horizon = self.reached = 0
+        self.stored = ""
+        self._last: Checkpoint | None = None
         self._places: dict[str, int] = {}
 
     def follow(self, server: str, log_end: int) -> None:
@@ -60,7 +67,19 @@ class Places:
             log_end: Where the log ended, once it was known to hold all that was given out.
         """
         self._places.clear()
-        self.horizon, self.server = log_end, server
+        self.horizon, self.server, self.stored = log_end, server, ""
+        self.reached, self._last = 0, None
+
+    def proceed(self, reached: int, last: Checkpoint) -> None:
+        """The log is read up to a place, and given out up to a checkpoint."""
+        self.reached, self._last = reached, last
+
+    def restart(self, *, mariadb: bool) -> None:
+        """Tables are read from now on, and what is given out is noted again."""
+        self._places.clear()
+        self.horizon = max(self.horizon, self.reached)
+        if self._last is not None and not mariadb:
+            self.stored = str(parse_resume(self._last).stored(mariadb=False))
 
     def note(self, changes: Iterable[Change]) -> None:
         """These are given out."""

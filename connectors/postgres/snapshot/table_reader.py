@@ -20,7 +20,7 @@ from connectors.postgres.snapshot.block import TableBlock
 from connectors.postgres.snapshot.reading_connection import connect_to_read, refusal
 from connectors.postgres.snapshot.rendering import TableRenderer
 from connectors.postgres.snapshot.visibility import parse_visible, short
-from connectors.snapshot.job import Job
+from connectors.snapshot.job import Job, no_table
 from connectors.snapshot.reading import Cut, Request, Survey
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class PostgresTableReader:
         connection = self._connect()
         found = tables.published(connection, self._settings.publication, self._wanted)
         if not found and not self._job.initial:
-            raise _no_table(self._job)
+            raise no_table("postgres", self._job)
         if not self._job.initial:
             found = [self._checked(connection, table) for table in found]
         # Its list has none of those that began behind the last one that ended; their locks have.
@@ -337,15 +337,6 @@ def _no_condition(result: pq.abc.PGresult, table: Published) -> WaxtapError:
         f"the condition is none for {table.label}: {one_line(result.get_error_message())}",
         where="where",
         cure="write what may stand behind WHERE in a query of each of the tables, or name fewer",
-    )
-
-
-def _no_table(job: Job) -> ConfigError:
-    return ConfigError(
-        "postgres.backfill_tables",
-        f"no table that is captured matches {', '.join(job.tables)}",
-        where="tables",
-        cure="name tables that the source captures, as in its own `tables`",
     )
 
 
