@@ -33,7 +33,7 @@ class _BinlogSpec(BaseModel):
         description="how dates that no calendar has, such as 0000-00-00, are written",
     )
     snapshot: Literal["initial", "never", "only"] = Field(
-        default="never",
+        default="initial",
         description="read the rows that are there when the source starts for the first time: "
         "before the changes that follow, not at all, or nothing else",
     )

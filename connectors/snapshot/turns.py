@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from connectors.contracts.source import Checkpoint, Chunk
     from connectors.snapshot.runs import Runs
-    from connectors.snapshot.snapshot import Snapshot
 
 # Neither holds the other up: the tables' turn lasts so long, since a small chunk waits until what
 # is under way is stored; a log that is behind, which chunks of so many changes tell, has so many
@@ -20,6 +19,31 @@ if TYPE_CHECKING:
 _ROWS_S = 0.05
 _BEHIND = 500
 _TURNS = 4
+
+
+class Pacing:
+    """Whose turn it is."""
+
+    def __init__(self) -> None:
+        # How many chunks of the log come before the next rows of a table.
+        self._turns = 0
+        self._looked_at = 0.0
+
+    @property
+    def rows_first(self) -> bool:
+        """Whether rows come before the next chunk of the log."""
+        return self._turns <= 0
+
+    def looked(self, chunk: Chunk | None) -> None:
+        """The log was looked at; this is what it gave."""
+        behind = chunk is not None and len(chunk.changes) >= _BEHIND
+        self._turns -= 1 if behind else _TURNS
+        self._looked_at = time.monotonic()
+
+    def gave(self) -> None:
+        """Rows were given out."""
+        if time.monotonic() - self._looked_at > _ROWS_S:
+            self._turns = _TURNS
 
 
 class ReadLog(Log, Protocol):
@@ -50,12 +74,10 @@ class Turns(Generic[AnyTable]):
         final: The checkpoint with which the last row is stored; None: there is none yet.
     """
 
-    def __init__(self, snapshot: Snapshot[AnyTable] | Runs[AnyTable] | None) -> None:
+    def __init__(self, snapshot: Runs[AnyTable] | None) -> None:
         self.final: Checkpoint | None = None
         self._snapshot = snapshot
-        # How many chunks of the log come before the next rows of a table.
-        self._turns = 0
-        self._looked_at = 0.0
+        self._pacing = Pacing()
 
     @property
     def reading(self) -> bool:
@@ -71,12 +93,10 @@ class Turns(Generic[AnyTable]):
         """
         if self._snapshot is None:
             return changes()
-        chunk = None if self._turns > 0 else self._rows(self._snapshot, log)
+        chunk = self._rows(self._snapshot, log) if self._pacing.rows_first else None
         if chunk is None:
             chunk = self._noted(changes())
-            behind = chunk is not None and len(chunk.changes) >= _BEHIND
-            self._turns -= 1 if behind else _TURNS
-            self._looked_at = time.monotonic()
+            self._pacing.looked(chunk)
         if chunk is None:
             chunk = self._rows(self._snapshot, log)
         return chunk
@@ -91,7 +111,7 @@ class Turns(Generic[AnyTable]):
         if self._snapshot is not None:
             self._snapshot.close()
 
-    def _rows(self, snapshot: Snapshot[AnyTable] | Runs[AnyTable], log: ReadLog) -> Chunk | None:
+    def _rows(self, snapshot: Runs[AnyTable], log: ReadLog) -> Chunk | None:
         """The next rows of a table; or, where the log must come first, its next chunk."""
         snapshot.work()
         if not snapshot.due(log.reached):
@@ -99,8 +119,7 @@ class Turns(Generic[AnyTable]):
         if not log.boundary:
             return self._noted(log.chunk(idle=True))
         chunk = snapshot.give(log)
-        if time.monotonic() - self._looked_at > _ROWS_S:
-            self._turns = _TURNS
+        self._pacing.gave()
         if snapshot.done:
             snapshot.close()
             self._snapshot = None

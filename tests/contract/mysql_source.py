@@ -109,7 +109,14 @@ class MysqlSourceAdapter:
 
     def _source(self, name: str, dsn: str, **settings: object) -> Source:
         spec = registry.source_spec(self.TYPE).model_validate(
-            {"type": self.TYPE, "dsn": dsn, "tables": [f"{self._database}.*"], **settings}
+            # The suite is about the log: a row of it would come from its table as well.
+            {
+                "type": self.TYPE,
+                "dsn": dsn,
+                "tables": [f"{self._database}.*"],
+                "snapshot": "never",
+                **settings,
+            }
         )
         return registry.source(self.TYPE, name, spec, (), source_context())
 

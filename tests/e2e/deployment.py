@@ -84,7 +84,7 @@ class Deployment:
             "dsn": "${SHOP_DSN}",
             "tables": list(self.tables),
             # what is compared with the stream is the log
-            **({"snapshot": "never"} if kind == "postgres" else {}),
+            "snapshot": "never",
             **self.reading,
         }
         sink: dict[str, object] = {

@@ -76,6 +76,8 @@ class Log:
             "type": self.type,
             "dsn": self.server.dsn(),
             "tables": [f"{self.name}.*"],
+            # Most tests are about the log alone.
+            "snapshot": "never",
             **self._options,
             **settings,
         }

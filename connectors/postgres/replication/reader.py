@@ -14,6 +14,7 @@ from connectors.postgres.replication.session import restart
 from connectors.postgres.replication.stream_errors import PUBLICATION_GONE
 from connectors.postgres.setup.gaps import publication_gone
 from connectors.resilient_session import ResilientSession
+from connectors.snapshot.turns import Pacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,12 +37,6 @@ _DRAIN = 1000
 _DRAINS = 1024
 _MESSAGES = 64_000
 _WAIT_S = 0.002
-# Log and tables take turns, so that neither holds the other up: the tables' lasts so long, since a
-# small chunk waits until what is under way is stored; a log that is behind, which chunks of so many
-# changes tell, has so many turns in a row.
-_ROWS_S = 0.05
-_BEHIND = 500
-_TURNS = 4
 # A server that shuts down asks for a status at every answer, until everything it has sent is
 # confirmed. A flow that cannot store anything just then must not hold the shutdown up for ever.
 _SHUTDOWN_PATIENCE_S = 5.0
@@ -110,9 +105,7 @@ class PostgresReader:
         self._beside = beside
         self._reselect = reselect
         self._snapshots = snapshots
-        # How many chunks of the log come before the next rows of a table.
-        self._turns = 0
-        self._looked_at = 0.0
+        self._pacing = Pacing()
         self._gone: FatalError | None = None
         self._gone_at = 0.0
         self._finish = finish
@@ -215,12 +208,10 @@ class PostgresReader:
 
     def _next(self, session: Session) -> Chunk | None:
         session.stream.answer()
-        chunk = None if self._turns > 0 else self._rows(session)
+        chunk = self._rows(session) if self._pacing.rows_first else None
         if chunk is None:
             chunk = self._changes(session)
-            behind = chunk is not None and len(chunk.changes) >= _BEHIND
-            self._turns -= 1 if behind else _TURNS
-            self._looked_at = time.monotonic()
+            self._pacing.looked(chunk)
         if chunk is None:
             chunk = self._rows(session)
         if chunk is None:
@@ -274,8 +265,7 @@ class PostgresReader:
         if not decoder.boundary:
             return self._filtered(decoder.chunk(idle=True))
         chunk = snapshots.give(decoder)
-        if time.monotonic() - self._looked_at > _ROWS_S:
-            self._turns = _TURNS
+        self._pacing.gave()
         if snapshots.done and self._finish is not None and chunk is not None:
             self._final = chunk.checkpoint
         return chunk
