@@ -283,7 +283,8 @@ def refused(
 def refusal(error: PermanentError) -> Reason:
     """What is told of a change that the target refuses."""
     where = f"{error.where}: " if error.where else ""
-    return Reason(type(error).__name__, error.code, where + error.message)
+    cure = f" → {error.cure}" if error.cure else ""
+    return Reason(type(error).__name__, error.code, f"{where}{error.message}{cure}")
 
 
 def pipeline_failed(failed: str) -> Reason:

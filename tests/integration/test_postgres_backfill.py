@@ -89,6 +89,7 @@ def test_rows_that_are_asked_for_come_and_no_others(database: Database) -> None:
         ("true; DROP TABLE items", "syntax error"),
         ("id", "boolean"),
         ("id > 1 /*", "comment"),
+        ("1 / (id - 5) = 1", "division by zero"),
         ("nextval('s') > 0", ""),
     ],
 )

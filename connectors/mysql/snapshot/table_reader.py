@@ -108,6 +108,15 @@ class MysqlTableReader:
 
     def read(self, request: Request[Listed]) -> TableBlock:
         """As `TableReader.read`."""
+        try:
+            return self._read(request)
+        except FatalError as error:
+            if self._job.where and not isinstance(error, ConfigError):
+                # Only some rows show what is wrong with it.
+                raise _no_condition(error.message, request.table) from None
+            raise
+
+    def _read(self, request: Request[Listed]) -> TableBlock:
         connection, server = self._connect()
         visible = self._begin(connection, server)
         # Whatever the snapshot sees is in the log before the end that is asked for behind it.
@@ -219,13 +228,7 @@ class MysqlTableReader:
             number, message = error_parts(error)
             if isinstance(error, OSError) or not number or number in TRANSIENT:
                 raise RetryableError("mysql.connection_lost", message) from None
-            raise ConfigError(
-                "mysql.backfill_where",
-                f"the condition is none for {table.label}: {message}",
-                where="where",
-                cure="write what may stand behind WHERE in a query of each of the tables, or name"
-                " fewer",
-            ) from None
+            raise _no_condition(message, table) from None
         rows(connection, "ROLLBACK")
         return replace(table, estimated=_planned(found))
 
@@ -309,6 +312,15 @@ class MysqlTableReader:
         if result.refusal is not None:
             raise _refused(*result.refusal, where)
         return True
+
+
+def _no_condition(message: str, table: Listed) -> ConfigError:
+    return ConfigError(
+        "mysql.backfill_where",
+        f"the condition is none for {table.label}: {message}",
+        where="where",
+        cure="write what may stand behind WHERE in a query of each of the tables, or name fewer",
+    )
 
 
 def _planned(plan: list[dict[str, object]]) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, LiteralString, cast
 import psycopg
 from psycopg import pq, sql
 
-from connectors.errors import ConfigError, RetryableError
+from connectors.errors import ConfigError, FatalError, RetryableError
 from connectors.postgres.pgoutput.lsn import parse_lsn
 from connectors.postgres.pgoutput.types import TypeResolver
 from connectors.postgres.replication.catalog import ServerCatalog
@@ -104,6 +104,15 @@ class PostgresTableReader:
 
     def read(self, request: Request[Published]) -> TableBlock:
         """As `TableReader.read`."""
+        try:
+            return self._read(request)
+        except FatalError as error:
+            if self._job.where and not isinstance(error, ConfigError):
+                # Only some rows show what is wrong with it, such as a division by zero.
+                raise _no_condition(error.message, request.table) from None
+            raise
+
+    def _read(self, request: Request[Published]) -> TableBlock:
         connection = self._connect()
         _command(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         # The first statement takes the snapshot; whatever the snapshot sees is in the log before
@@ -179,8 +188,11 @@ class PostgresTableReader:
             # Prepared, it is one statement and no more, whatever the condition holds.
             prepared = connection.pgconn.prepare(b"", statements.check.encode())
             if prepared.status != pq.ExecStatus.COMMAND_OK:
-                raise _no_condition(prepared, table)
-            ((plan,),) = rows(connection, statements.explain)
+                raise _unprepared(prepared, table)
+            try:
+                ((plan,),) = rows(connection, statements.explain)
+            except FatalError as error:
+                raise _no_condition(error.message, table) from None
         finally:
             _command(connection, "ROLLBACK")
         return replace(table, estimated=0 if table.leaf else _planned(plan))
@@ -328,13 +340,19 @@ def _planned(plan: object) -> int:
     return node["Plan"]["Plan Rows"]
 
 
-def _no_condition(result: pq.abc.PGresult, table: Published) -> WaxtapError:
+def _unprepared(result: pq.abc.PGresult, table: Published) -> WaxtapError:
     state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
     if not state or state[:2] in ("08", "53", "57"):
         return _failure(result)
+    # Not its place, which is one in a statement that nobody knows.
+    message = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""
+    return _no_condition(message.decode(errors="replace"), table)
+
+
+def _no_condition(message: str, table: Published) -> ConfigError:
     return ConfigError(
         "postgres.backfill_where",
-        f"the condition is none for {table.label}: {one_line(result.get_error_message())}",
+        f"the condition is none for {table.label}: {message}",
         where="where",
         cure="write what may stand behind WHERE in a query of each of the tables, or name fewer",
     )
