@@ -34,7 +34,7 @@ from dataflows.memory.remember import Remembering, name_of, stateful_pipelines
 from dataflows.memory.source import RememberedPartition
 from dataflows.pipeline import Captured, Routed, pipelines_of
 from dataflows.reporting import remembering
-from dataflows.shape_changes import event, told
+from dataflows.shape_changes import event, statement, told
 from dataflows.stopping import running, stopping
 
 if TYPE_CHECKING:
@@ -188,10 +188,12 @@ class _StreamSinkPartition(StatefulSinkPartition[Routed, "PublisherState | None"
                 self._meter.published(routed.messages)
 
     def _follow(self, publisher: Publisher, routed: Routed) -> None:
-        """Count new shapes before their first change is stored, and tell of them if asked to."""
+        """Count new shapes before their first change is stored; tell them, and DDL, if asked."""
         events = []
         for change in routed.shapes:
             if change.table is None:
+                if self._schema_topic:
+                    events.append(statement(change))
                 continue
             new = publisher.note(change.table, change.position)
             if new is not None and self._schema_topic:

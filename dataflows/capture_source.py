@@ -10,6 +10,7 @@ from bytewax.inputs import StatefulSourcePartition
 from typing_extensions import override
 
 from connectors import registry
+from connectors.contracts.changes import DDL
 from connectors.contracts.source import Chunk, Finite, Guarded
 from connectors.errors import RetryableError
 from connectors.jetstream.source_context import source_context
@@ -53,7 +54,8 @@ def connector(
     Raises:
         ConfigError: Its settings are not well-formed; its server is not asked yet.
     """
-    context = source_context(nats, source.name, stopping, past)
+    told = bool(source.schema_topic)
+    context = source_context(nats, source.name, stopping, past, ddl=told)
     with placing(f"sources.{source.name}", type(source.spec).model_fields):
         return registry.source(source.type, source.name, source.spec, accept, context)
 
@@ -99,8 +101,14 @@ class CapturePartition(StatefulSourcePartition[Captured, "InputState | None"]):
             return ()
         self._pace.worked()
         self._emitted = chunk.checkpoint
-        self._meter.read(len(chunk.changes))
+        self._meter.read(self._count(chunk))
         return (self._captured(self._claim, chunk),)
+
+    def _count(self, chunk: Chunk) -> int:
+        """How many changes were read; statements are none."""
+        if not self._config.schema_topic:
+            return len(chunk.changes)
+        return len([change for change in chunk.changes if change.op != DDL])
 
     def _captured(self, claim: StreamClaim, chunk: Chunk) -> Captured:
         return Captured(claim, chunk)

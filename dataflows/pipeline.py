@@ -17,7 +17,7 @@ from connectors.errors import ConfigError
 from dataflows.filters import Filter
 from dataflows.one_pipeline import Pipeline
 from dataflows.routing import Router
-from dataflows.shape_changes import first_of_shapes
+from dataflows.shape_changes import first_of_shapes, rows_of
 from dataflows.steps import Steps
 from dataflows.transforms.record import Record, key_of_row
 from dataflows.transforms.spec import make
@@ -62,7 +62,8 @@ class Routed:
         origins: What each message was made of, where there are makers.
         lineage: As in `Captured`.
         past: As in `Captured`.
-        shapes: The changes of the chunk that are the first of their table's shape in it.
+        shapes: The changes of the chunk that are the first of their table's shape in it, and those
+            that tell of DDL statements.
         sink: The only sink that is given the messages; empty: all are.
     """
 
@@ -95,12 +96,13 @@ class DefaultPipeline:
     def apply(self, captured: Captured) -> Routed:
         """Return what is to be stored of a chunk."""
         chunk = captured.chunk
+        tellable = first_of_shapes(chunk.changes)
         return Routed(
             captured.claim,
-            self._router.route(chunk.changes),
+            self._router.route(rows_of(chunk.changes, tellable)),
             chunk.checkpoint,
             chunk.resume,
-            shapes=first_of_shapes(chunk.changes),
+            shapes=tellable,
             sink=chunk.sink,
         )
 
@@ -123,10 +125,11 @@ class ConfiguredPipelines:
     def apply(self, captured: Captured) -> Routed:
         """Return what is to be stored of a chunk."""
         chunk = captured.chunk
+        tellable = first_of_shapes(chunk.changes)
         messages: list[tuple[str, Change]] = []
         makers: list[str] = []
         origins: list[Change] = []
-        for change in chunk.changes:
+        for change in rows_of(chunk.changes, tellable):
             before = len(messages)
             for pipeline in self._of(change.table):
                 messages += pipeline.apply(change)
@@ -145,7 +148,7 @@ class ConfiguredPipelines:
             origins,
             captured.lineage,
             captured.past,
-            first_of_shapes(chunk.changes),
+            tellable,
             chunk.sink,
         )
 

@@ -1,7 +1,8 @@
 """Changes of tables' shapes: found in what a source captures, and told on a topic of their own.
 
 A shape that a table did not have before is a message of the op `m`, right before the first change
-that was written under it: with the same position, and in the same atomic batch.
+that was written under it: with the same position, and in the same atomic batch. A DDL statement,
+where a source's log holds them, is a message of that topic at a place of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from connectors.contracts.changes import Change
+from connectors.contracts.changes import DDL, Change
 from connectors.subjects import change_subject
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from connectors.jetstream.shape_versions import Version
 
 _TABLE: Callable[[Change], TableSchema | None] = attrgetter("table")
+_NONE = object()
 
 
 class _Origin(msgspec.Struct):
@@ -32,13 +34,17 @@ class _Origin(msgspec.Struct):
 
 
 def first_of_shapes(changes: Sequence[Change]) -> list[Change]:
-    """The changes whose table has another shape than the one before in the same table."""
+    """The changes whose table has another shape than the one before in it, and DDL statements."""
     found = []
-    previous: object = None
+    previous: object = _NONE
     hashes: dict[tuple[str, str], str] = {}
     # Neighbours mostly share a table: what is done for each change must cost next to nothing.
     for index, table in enumerate(map(_TABLE, changes)):
-        if table is previous or table is None:
+        if table is previous:
+            continue
+        if table is None:
+            if changes[index].op == DDL:
+                found.append(changes[index])
             continue
         previous = table
         name = (table.schema, table.name)
@@ -46,6 +52,23 @@ def first_of_shapes(changes: Sequence[Change]) -> list[Change]:
             hashes[name] = table.hash
             found.append(changes[index])
     return found
+
+
+def rows_of(changes: list[Change], tellable: Sequence[Change]) -> list[Change]:
+    """A chunk's changes without the DDL statements, which no pipeline is given.
+
+    Args:
+        changes: All of them.
+        tellable: What `first_of_shapes` found among them.
+    """
+    if not any(change.op == DDL for change in tellable):
+        return changes
+    return [change for change in changes if change.op != DDL]
+
+
+def statement(change: Change) -> Change:
+    """The message that tells of a DDL statement, as it is stored."""
+    return change._replace(op="m")
 
 
 def event(change: Change, version: Version, before: TableSchema | None) -> Change:

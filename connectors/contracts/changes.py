@@ -18,6 +18,10 @@ CHUNK_CHANGES = 1000
 # A chunk holds at most about this many bytes, so that memory stays flat whatever the rows' size.
 CHUNK_BYTES = 8 * 1024 * 1024
 
+# The op of a `Change` that tells of a DDL statement, from its source to where topics are chosen: it
+# is stored as an `m` of the source's schema topic, and no pipeline is given it.
+DDL = "ddl"
+
 
 class Column(msgspec.Struct, frozen=True):
     """A column as its source declares it.
@@ -76,8 +80,9 @@ class Change(NamedTuple):
     """One row-level event, its envelope already rendered as JSON.
 
     Attributes:
-        op: `c` create, `u` update, `d` delete, `r` read, `t` truncate, `m` logical message.
-        table: The shape that the row was written under; None for `m`.
+        op: `c` create, `u` update, `d` delete, `r` read, `t` truncate, `m` logical message, or
+            `DDL`.
+        table: The shape that the row was written under; None for `m` and `DDL`.
         position: Where the change stands in its source: fixed width, sorts like the log.
         key: The key's columns, in the table's order, as a JSON object in ASCII without blanks; None
             for `t`, `m` and keyless tables.

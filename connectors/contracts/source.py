@@ -109,6 +109,7 @@ class SourceContext:
         past: Set where the source is read only to repeat what its stream holds already, up to this
             checkpoint: what has no server that remembers asks for nothing new then.
         backfills: What is asked of it while it runs; None: nobody can ask.
+        ddl: Whether the DDL statements that its log holds are to be among its changes.
     """
 
     stop: Event
@@ -116,6 +117,7 @@ class SourceContext:
     inbox: Inbox
     past: Checkpoint | None = None
     backfills: Backfills | None = None
+    ddl: bool = False
 
 
 class SourceReader(Protocol):

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def source_context(
-    nats: NatsSpec, source: str, stop: Event, past: Checkpoint | None = None
+    nats: NatsSpec,
+    source: str,
+    stop: Event,
+    past: Checkpoint | None = None,
+    *,
+    ddl: bool = False,
 ) -> SourceContext:
     """The context of a source by its name; nothing is connected yet.
 
@@ -26,6 +31,7 @@ def source_context(
         source: The source's name.
         stop: `SourceContext.stop`.
         past: `SourceContext.past`.
+        ddl: `SourceContext.ddl`.
     """
     return SourceContext(
         stop,
@@ -33,4 +39,5 @@ def source_context(
         JetStreamInbox(nats, source),
         past,
         JetStreamBackfills(nats, source),
+        ddl,
     )

@@ -43,8 +43,8 @@ class MysqlSource:
         name: The source's name in the configuration.
         spec: Its configuration, which tells the kind of server.
         accept: Losses that the owner has accepted, by the tokens that the errors named.
-        context: Tells whether only the past is read once more; else not needed: the server
-            remembers.
+        context: Tells whether only the past is read once more, and whether DDL is told; else not
+            needed: the server remembers.
         checkpoint_interval: How often an idle source moves its checkpoint, in seconds.
 
     Raises:
@@ -60,7 +60,8 @@ class MysqlSource:
         *,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_S,
     ) -> None:
-        self._settings = resolve(name, spec, accept)
+        told = context is not None and context.ddl
+        self._settings = resolve(name, spec, accept, ddl=told)
         self._past = context.past if context is not None else None
         # What is only read once more has nothing new to tell.
         self._backfills = context.backfills if context is not None and not self._past else None

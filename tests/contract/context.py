@@ -109,6 +109,8 @@ def source_context(
     inbox: Inbox | None = None,
     past: Checkpoint | None = None,
     backfills: Backfills | None = None,
+    *,
+    ddl: bool = False,
 ) -> SourceContext:
     """A context whose state is kept in memory unless another store is given.
 
@@ -116,5 +118,5 @@ def source_context(
     """
     nowhere = JetStreamInbox(NatsSpec(url=("nats://127.0.0.1:1",)), "nowhere")
     return SourceContext(
-        stop or threading.Event(), state or MemoryState(), inbox or nowhere, past, backfills
+        stop or threading.Event(), state or MemoryState(), inbox or nowhere, past, backfills, ddl
     )

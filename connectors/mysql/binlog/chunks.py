@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, Change
+from connectors.contracts.changes import CHUNK_BYTES, CHUNK_CHANGES, DDL, Change
 from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import FatalError
 from connectors.mysql.binlog.position import LARGEST_TRANSACTION
@@ -78,21 +78,36 @@ class ChunkBuffer:
     def cut(self) -> None:
         """Put the open transaction, which is too large for a chunk, into one up to its last change.
 
-        Nothing happens to a single change: a chunk holds at least one.
+        Nothing happens to a single change: a chunk holds at least one. A statement that has the
+        position of the change behind it stays with that.
         """
         self._close()
         if len(self.open) < 2 or self._spot is None:
             return
-        last = self.open.pop()
-        self._ready.append(self._chunk(self.open[:], [self._spot], inside=True))
+        end = len(self.open) - 1
+        position = self.open[end].position
+        while end and self.open[end - 1].position == position:
+            end -= 1
+        if not end:
+            return
         # The reader keeps appending to this very list.
-        self.open[:] = [last]
-        self.open_bytes = len(last.envelope)
+        given, self.open[:] = self.open[:end], self.open[end:]
+        self._ready.append(self._chunk(given, [self._spot], inside=True))
+        self.open_bytes = sum(len(change.envelope) for change in self.open)
         self.cut_off = True
 
     def undo(self, kept: int) -> None:
-        """Take the open transaction's changes behind the first `kept` ones back."""
-        del self.open[kept:]
+        """Take the open transaction's changes behind the first `kept` ones back.
+
+        Statements do not count: those before a change that is kept stay.
+        """
+        end = 0
+        for index, change in enumerate(self.open):
+            if not kept:
+                break
+            if change.op != DDL:
+                kept, end = kept - 1, index + 1
+        del self.open[end:]
         self.open_bytes = sum(len(change.envelope) for change in self.open)
 
     def commit(self, file: str, *, stored: bool) -> None:

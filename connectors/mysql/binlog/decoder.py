@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from connectors.mysql.binlog import events as ev
 from connectors.mysql.binlog import refusals
 from connectors.mysql.binlog.chunks import ChunkBuffer
+from connectors.mysql.binlog.ddl_events import DdlEvents
 from connectors.mysql.binlog.log_place import LogPlace
 from connectors.mysql.binlog.payload import unfold
 from connectors.mysql.binlog.position import log_place, prefix
@@ -44,6 +45,7 @@ class Decoder:
         mariadb: Which kind of server it is.
         stop_at_statements: Whether a change that was logged as its statement is an error; False: it
             is left out with a warning.
+        ddl: Whether the DDL statements of captured tables are among the changes.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Decoder:
         generation: int,
         mariadb: bool,
         stop_at_statements: bool,
+        ddl: bool = False,
     ) -> None:
         progress = Progress(resume, server, generation, mariadb=mariadb)
         self._generation = generation
@@ -72,7 +75,14 @@ class Decoder:
         self._inner: Iterator[bytes] | None = None
         xa = XaTransactions(source, transactions, rows, progress)
         queries = Queries(
-            source, place, transactions, xa, rows, tables, stop_at_statements=stop_at_statements
+            source,
+            place,
+            transactions,
+            xa,
+            rows,
+            tables,
+            DdlEvents(source, place, tables, buffer, position) if ddl else None,
+            stop_at_statements=stop_at_statements,
         )
         begin = transactions.begin
         self._handlers: dict[int, Callable[[bytes, int], None]] = {

@@ -12,6 +12,8 @@ from connectors.mysql.binlog.payload import uncompressed_query
 from connectors.mysql.binlog.statements import What, classify
 
 if TYPE_CHECKING:
+    from connectors.mysql.binlog.ddl_events import DdlEvents
+    from connectors.mysql.binlog.events import Query
     from connectors.mysql.binlog.log_place import LogPlace
     from connectors.mysql.binlog.row_events import RowEvents
     from connectors.mysql.binlog.tables import Tables
@@ -32,6 +34,7 @@ class Queries:
         xa: Knows the prepared ones.
         rows: Takes note of emptied tables.
         tables: Knows the shapes of tables, which DDL changes.
+        ddl: Tells of DDL; None: it is not told.
         stop_at_statements: As in `Decoder`.
     """
 
@@ -43,12 +46,13 @@ class Queries:
         xa: XaTransactions,
         rows: RowEvents,
         tables: Tables,
+        ddl: DdlEvents | None,
         *,
         stop_at_statements: bool,
     ) -> None:
         self._source, self._place = source, place
         self._transactions, self._xa, self._rows = transactions, xa, rows
-        self._tables = tables
+        self._tables, self._ddl = tables, ddl
         self._stop_at_statements = stop_at_statements
 
     def query(self, event: bytes, end: int) -> None:
@@ -79,9 +83,11 @@ class Queries:
             case What.ROWS:
                 # it may have made a table
                 self._tables.shapes_may_change()
+                self._tell(transaction, query)
                 self._not_as_rows(transaction, statement.verb)
             case What.TRUNCATE | What.DDL:
                 self._tables.shapes_may_change()
+                self._tell(transaction, query)
                 if statement.what is What.TRUNCATE:
                     names = statement.names
                     schema, name = names if len(names) == 2 else (query.database, names[0])
@@ -96,6 +102,10 @@ class Queries:
     def load_query(self, event: bytes, _: int) -> None:
         """A LOAD DATA statement that was logged with its file."""
         self._not_as_rows(self._transactions.inside(event), "LOAD DATA")
+
+    def _tell(self, transaction: Transaction, query: Query) -> None:
+        if self._ddl is not None:
+            self._ddl.tell(transaction, query, self._rows.now_ms)
 
     def _not_as_rows(self, transaction: Transaction, verb: str) -> None:
         """A change that was logged as its statement: refused, or left out with a warning."""

@@ -137,7 +137,11 @@ class Tables:
             columns = self._catalog.declared(schema, name)
             table = declared_schema(self._source, schema, name, columns, self._connector)
             self._latest[schema, name] = table
-        return table, SourceBlock(self._connector, self._source, schema, name)
+        return table, self.block(schema, name)
+
+    def block(self, schema: str, name: str) -> SourceBlock:
+        """Renders the envelope's `source` for a table."""
+        return SourceBlock(self._connector, self._source, schema, name)
 
     def _describe(self, event: bytes, end: int) -> KnownTable | None:
         schema, name = table_name(event)
@@ -153,5 +157,5 @@ class Tables:
             table,
             ExactReader(table, zero_dates=self._zero_dates),
             compiled,
-            SourceBlock(self._connector, self._source, schema, name),
+            self.block(schema, name),
         )

@@ -91,6 +91,7 @@ def start(settings: Settings, checkpoint: Checkpoint | None, *, first: bool) -> 
             generation=number,
             mariadb=server.mariadb,
             stop_at_statements=settings.stop_at_statements,
+            ddl=settings.ddl,
         )
         stream.start(resume.start(mariadb=server.mariadb))
     except BaseException:

@@ -37,6 +37,7 @@ class Settings:
         snapshot: `initial`, `never` or `only`.
         snapshot_readers: Over how many connections a snapshot reads at once.
         accept: Losses that the user has accepted, by token.
+        ddl: Whether DDL statements are told.
     """
 
     source: str
@@ -51,6 +52,7 @@ class Settings:
     snapshot: str
     snapshot_readers: int
     accept: frozenset[str]
+    ddl: bool = False
 
     @property
     def mariadb(self) -> bool:
@@ -69,7 +71,11 @@ def gap_token(source: str, resume: Resume) -> str:
 
 
 def resolve(
-    source: str, spec: MysqlSourceSpec | MariadbSourceSpec, accept: Collection[str] = ()
+    source: str,
+    spec: MysqlSourceSpec | MariadbSourceSpec,
+    accept: Collection[str] = (),
+    *,
+    ddl: bool = False,
 ) -> Settings:
     """Fill in the defaults.
 
@@ -92,4 +98,5 @@ def resolve(
         snapshot=spec.snapshot,
         snapshot_readers=spec.snapshot_readers,
         accept=frozenset(accept),
+        ddl=ddl,
     )
