@@ -127,6 +127,7 @@ def test_mysql(
         )
         follow(deployment, [[each.format(**MYSQL) for each in step] for step in STEPS])
         check_events(deployment.nats, "shop", {"t": 8, "u": 2})
+        check_statements(deployment.nats)
     finally:
         gc.collect()
 
@@ -188,7 +189,9 @@ def check_events(server: NatsServer, schema: str, versions: dict[str, int]) -> N
     told: dict[object, list[Message]] = defaultdict(list)
     known: set[object] = set()
     for message in messages:
-        if message.subject == "CDC.shop.schema.shop.0":
+        if "ddl" in message.payload:
+            assert message.subject == "CDC.shop.schema.shop.0"
+        elif message.subject == "CDC.shop.schema.shop.0":
             event = change_of(message)
             assert event["hash"] not in known
             known.add(event["hash"])
@@ -207,6 +210,17 @@ def check_events(server: NatsServer, schema: str, versions: dict[str, int]) -> N
             assert [(each.number, each.hash, each.position) for each in found.versions] == [
                 (event["version"], event["hash"], event["position"]) for event in events
             ]
+
+
+def check_statements(server: NatsServer) -> None:
+    """Each DDL statement of the steps was told once, in order."""
+    words = ("CREATE", "ALTER", "DROP")
+    run_ = [each.format(**MYSQL) for step in STEPS for each in step]
+    told = [message.payload.get("ddl") for message in asyncio.run(stored(server.url))]
+    # MariaDB and MySQL write DROP TABLE anew, with quotes and a comment.
+    texts = [str(ddl["statement"]).replace("`", "") for ddl in told if isinstance(ddl, dict)]
+    expected = [each for each in run_ if each.startswith(words)]
+    assert [text.partition(" /*")[0] for text in texts] == expected
 
 
 def change_of(message: Message) -> dict[str, object]:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import pymysql
 import pytest
+from msgspec.json import decode
 
 from connectors import registry
+from connectors.contracts.changes import DDL
 from connectors.contracts.source import Checkpoint
 from connectors.errors import ConfigError, GapError, RetryableError
 from connectors.mysql.server import connect as connect_source
@@ -344,3 +346,37 @@ def test_other_tables_are_not_decoded(log: Log) -> None:
         more = read(reader, 1)
     changes: list[Change] = [change for chunk in more for change in chunk.changes]
     assert [after(change)["id"] for change in changes] == [4]
+
+
+def test_ddl_statements_are_told_once_whenever_the_source_is_asked_to(log: Log) -> None:
+    log.run(
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "INSERT INTO t VALUES (1)",
+        "CREATE TABLE u (id int PRIMARY KEY) SELECT 2 AS id UNION SELECT 3",
+        "TRUNCATE t",
+        "CREATE INDEX i ON t (id)",
+        "CREATE TEMPORARY TABLE v (id int)",
+        "RENAME TABLE u TO w",
+        "DROP TABLE t, w",
+        "CREATE TABLE t (id int PRIMARY KEY)",
+        "INSERT INTO t VALUES (4)",
+    )
+    telling, silent = source_context(ddl=True), source_context()
+    with closing(MysqlSource(log.name, log.spec(), (), telling).open(log.begun)) as reader:
+        (chunk,) = read(reader, 12)
+    every = chunk.changes
+    ops = "".join({DDL: "#"}.get(change.op, change.op) for change in every)
+    assert ops == "#c#cc#t###" + "#c"
+    kinds = [decode(change.envelope)["ddl"]["kind"] for change in every if change.op == DDL]
+    assert kinds == ["create", "create", "truncate", "alter", "rename", "drop", "create"]
+    positions = [change.position for change in every]
+    assert positions == sorted(positions)
+    for context in (telling, silent):
+        source = MysqlSource(log.name, log.spec(), (), context)
+        for position in positions[:-1]:
+            rest = [each for each in every if each.position > position]
+            rest = [each for each in rest if context.ddl or each.op != DDL]
+            with closing(source.open(Checkpoint(position, chunk.resume))) as reader:
+                (again,) = read(reader, len(rest))
+            found = [(change.op, change.position) for change in again.changes]
+            assert found == [(change.op, change.position) for change in rest]

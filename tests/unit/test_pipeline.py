@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.contracts.changes import Change, Delivered, Failure, TableSchema
+from connectors.contracts.changes import DDL, Change, Delivered, Failure, TableSchema
 from connectors.contracts.sink import Batch, Claim, Share
 from connectors.contracts.source import Checkpoint, Chunk
 from connectors.errors import ConfigError
@@ -382,3 +382,12 @@ def test_a_letter_of_a_sink_goes_through_its_steps_again() -> None:
     assert row(made)["note"] == 5
     [bad] = reprocess(whole, whole.sinks["out"], delivered(change()))
     assert Failure.decode(bad.failed).pipeline == "sinks.out"
+
+
+@pytest.mark.parametrize("pipelines", [{}, {"all": {"filter": "true"}}])
+def test_no_pipeline_is_given_a_ddl_statement(pipelines: dict[str, Any]) -> None:
+    first, second = change(), change()
+    ddl = Change(DDL, None, first.position, None, "9", True, b"{}")
+    made = routed(pipelines, ddl, first, second)
+    assert [each for _, each in made.messages] == [first, second]
+    assert made.shapes == [ddl, first]
