@@ -31,7 +31,7 @@ def _memory(pid: int) -> int:
 
 
 def test_two_hundred_flows_are_registered_at_once(deployment: Deployment) -> None:
-    source = {"type": "postgres", "dsn": "${SHOP_DSN}"}
+    source = {"type": "postgres", "dsn": "${SHOP_DSN}", "snapshot": "never"}
     sink = {"type": "postgres", "dsn": "${WAREHOUSE_DSN}", "topics": ["db.*"]}
     tree = {
         "sources": {f"source-{i}": source for i in range(_EACH)},

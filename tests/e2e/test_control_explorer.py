@@ -159,7 +159,7 @@ def test_states_are_right_while_a_sink_runs_lags_fails_and_parks(deployment: Dep
         target.execute(TABLE)
     postgres = {"type": "postgres", "dsn": "${WAREHOUSE_DSN}", "topics": ["db.*"]}
     tree = {
-        "sources": {"shop": {"type": "postgres", "dsn": "${SHOP_DSN}"}},
+        "sources": {"shop": {"type": "postgres", "dsn": "${SHOP_DSN}", "snapshot": "never"}},
         "sinks": {
             "warehouse": postgres,
             "idle": {**postgres, "dsn": "${IDLE_DSN}"},

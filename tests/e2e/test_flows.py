@@ -186,6 +186,7 @@ def test_two_sources_flow_into_one_sink(
     server = postgres_factory()
     create_database(server, "mall")
     mall = {"type": "postgres", "dsn": server.dsn("mall"), "tables": ["public.*"]}
+    mall["snapshot"] = "never"
     deployment = Deployment(
         server,
         server,

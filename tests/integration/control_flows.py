@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FAKE = (sys.executable, "-S", "-E", str(Path(__file__).with_name("fake_flow.py")))
 TREE: dict[str, Any] = {
-    "sources": {"shop": {"type": "postgres", "dsn": "${SHOP_DSN}"}},
+    "sources": {"shop": {"type": "postgres", "dsn": "${SHOP_DSN}", "snapshot": "never"}},
     "sinks": {"warehouse": {"type": "postgres", "dsn": "${WAREHOUSE_DSN}", "topics": ["db.*"]}},
 }
 

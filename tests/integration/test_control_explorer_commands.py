@@ -50,7 +50,7 @@ def waxtap(
     """Runs a command against a service with one stream and one sink, which has a dead letter."""
     nats = NatsSpec(url=(nats_factory().url,))
     tree = {
-        "sources": {"shop": {"type": "postgres", "dsn": database.dsn}},
+        "sources": {"shop": {"type": "postgres", "dsn": database.dsn, "snapshot": "never"}},
         "sinks": {"warehouse": {"type": "postgres", "dsn": database.dsn, "topics": ["db.*"]}},
     }
     specs, board = FixedSpecs(tree), FixedBoard({"deliver/warehouse"})

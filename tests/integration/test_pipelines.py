@@ -76,7 +76,12 @@ class Site:
         self.tree: dict[str, Any] = {
             "nats": {"url": url},
             "sources": {
-                name: {"type": "postgres", "dsn": database.dsn, "tables": ["public.*"]}
+                name: {
+                    "type": "postgres",
+                    "dsn": database.dsn,
+                    "tables": ["public.*"],
+                    "snapshot": "never",
+                }
                 for name, database in self.databases.items()
             },
             "topics": {"people.users": {"partitions": 4}},
