@@ -17,15 +17,15 @@ from connectors.snapshot import read_ahead
 from connectors.snapshot.read_ahead import ReadAhead
 from connectors.snapshot.snapshot import Snapshot
 from tests.integration.asked_backfills import AskedBackfills
-from tests.integration.binlog_capture import Log, after
+from tests.integration.binlog_capture import Log
 from tests.integration.binlog_snapshots import done, read_until
+from tests.integration.told_rows import read_for, told, updated
 from tests.servers.binlog import connect, rows, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from connectors.contracts.changes import Change
-    from connectors.contracts.source import Chunk, SourceReader
     from connectors.mysql.snapshot.tables import Listed
     from tests.servers.binlog import Kind
 
@@ -70,27 +70,6 @@ def until(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def told(chunks: list[Chunk]) -> list[tuple[str, object, object]]:
-    return [
-        (change.op, after(change)["id"], after(change)["v"])
-        for chunk in chunks
-        for change in chunk.changes
-    ]
-
-
-def updated(chunks: list[Chunk]) -> bool:
-    return ("u", 1, "new") in told(chunks)
-
-
-def read_for(reader: SourceReader, seconds: float) -> list[Chunk]:
-    deadline = time.monotonic() + seconds
-    chunks = []
-    while time.monotonic() < deadline:
-        if (chunk := reader.read()) is not None:
-            chunks.append(chunk)
-    return chunks
 
 
 def test_a_commit_that_is_emitted_and_not_yet_visible_is_waited_for(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -16,18 +15,17 @@ from connectors.snapshot import read_ahead, touches
 from connectors.snapshot.chunk_reader import ChunkReader
 from connectors.snapshot.snapshot import Snapshot
 from tests.integration.postgres_capture import (
-    after,
     envelope,
     make_source,
     read_until,
 )
 from tests.integration.postgres_snapshots import ask, done, run, waiting_for_standbys
+from tests.integration.told_rows import read_for, told, updated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from connectors.contracts.changes import Change
-    from connectors.contracts.source import Chunk, SourceReader
     from connectors.postgres.snapshot.tables import Published
     from tests.servers.postgres import Database, DatabaseFactory, PostgresFactory
 
@@ -51,27 +49,6 @@ def waiting_for_a_standby(database: Database) -> Iterator[None]:
     """Meanwhile, the update of a row is in the log and visible to nobody."""
     with waiting_for_standbys(database, "UPDATE t SET v = 'new' WHERE id = 1"):
         yield
-
-
-def told(chunks: list[Chunk]) -> list[tuple[str, object, object]]:
-    return [
-        (change.op, after(change)["id"], after(change)["v"])
-        for chunk in chunks
-        for change in chunk.changes
-    ]
-
-
-def updated(chunks: list[Chunk]) -> bool:
-    return ("u", 1, "new") in told(chunks)
-
-
-def read_for(reader: SourceReader, seconds: float) -> list[Chunk]:
-    deadline = time.monotonic() + seconds
-    chunks = []
-    while time.monotonic() < deadline:
-        if (chunk := reader.read()) is not None:
-            chunks.append(chunk)
-    return chunks
 
 
 def test_a_commit_that_is_emitted_and_not_yet_visible_is_waited_for(
