@@ -117,6 +117,12 @@ def _fill(deployment: Deployment, spare: str, capsys: pytest.CaptureFixture[str]
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
+            def again() -> bool:
+                now = flows.GetFlow(pb.GetFlowRequest(name="flows/capture/shop"))
+                return bool(now.pids) and not set(now.pids) & set(flow.pids)
+
+            wait_for(again, "the flow that was killed")
+
         server = f"--server=127.0.0.1:{control.port}"
         with Load(deployment.source_dsn) as load:
             wait_for(lambda: load.transactions > 20, "load")
@@ -192,7 +198,7 @@ def _held_up(look: Callable[[str], pb.Backfill], server: str, kill: Callable[[],
     wait_for(lambda: look("slow").state == _STATE.STATE_PAUSED, "the pause")
     held = look("slow").rows
     kill()
-    time.sleep(2.0)
+    time.sleep(2.0)  # the silence itself is what is tested
     assert (look("slow").state, look("slow").rows) == (_STATE.STATE_PAUSED, held)
     assert app.run(["backfill", "update", "shop/slow", "--rate=0", server]) == 0
     assert app.run(["backfill", "resume", "shop/slow", server]) == 0
